@@ -1,0 +1,1 @@
+"""The torch core of Interplay: attention maps in, a better latent out."""

@@ -1,0 +1,1 @@
+"""Hosts: everything that knows ComfyUI or diffusers; nothing else in the pack imports either."""

@@ -1,0 +1,1 @@
+"""Guidance inside diffusers pipelines."""

@@ -1,0 +1,1 @@
+"""Prompt to hypergraph to token positions; no torch and no ComfyUI here."""
