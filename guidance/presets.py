@@ -26,17 +26,17 @@ class GuidanceConfig:
         share of environments in C; use_previous: maps of step t+1 join their groups.
     Selection
         selection: of ``selection.SCHEDULES``; cycle: turns of "weighted cycle" and odds of "random"; weights: factor of
-        each term in ``sum`` and ``combined``; skip_met: a term under its target gives up its turns.
+        each term in "sum" and "combined", 1 where not named; skip_met: a term under its target gives up its turns.
     Update
-        strength: 0 (off) to 10, a factor of the step; step_rule "relative": each iteration moves every image by ``step``
-        of its |z|; "gradient": by ``step`` times the gradient, as in the papers. Both decay with sqrt(1 - progress/2).
-        reference_steps: the step count that ``step`` is meant for (total displacement is kept for other counts), None =
-        never scaled; norm_cap: most that one iteration may move an image, as a share of |z|, or None; restore_std: put each
-        channel's standard deviation back.
+        strength: 0 (off) to 10, a factor of the step; step_rule "relative": each iteration moves every image by
+        ``step`` of its |z|; "gradient": by ``step`` times the gradient, as in the papers. Both decay with
+        sqrt(1 - progress/2). reference_steps: the step count that ``step`` is meant for (other counts keep the total
+        displacement), None = never scaled; norm_cap: most that one iteration may move an image, as a share of |z|, or
+        None; restore_std: put each channel's standard deviation back.
     When
         start, end: guided while start <= progress < end; refine_at, refine_iterations: at these progresses, so many
-        more iterations; targets: (term, progress under which it counts as reached); early_stop: end a refinement when all
-        terms are reached or stand still; off_switch: an image whose terms are all reached is left alone from there on.
+        more iterations; targets: (term, progress under which it counts as reached); early_stop: end a refinement when
+        all terms are reached or stand still; off_switch: an image whose terms are all reached is left alone from there.
     loss_scale: power of two that keeps half-precision gradients from vanishing.
     """
 
