@@ -1,0 +1,361 @@
+"""Write the example workflows, in UI format (workflows/) and API format (workflows/api/), from one description.
+
+    python benchmarks/build_workflows.py            writes the files
+    python benchmarks/build_workflows.py --check    exits 1 when a file on disk differs
+
+The sockets and widgets of Interplay's nodes come from tests/data/object_info.json, those of the stock nodes from STOCK.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import uuid
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+VERSION = "0.1.0"
+SEED_CONTROL = "control_after_generate"
+WIDGET_TYPES = ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO")
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A node type: sockets and outputs as (name, type), widgets by name in their order."""
+
+    sockets: tuple[tuple[str, str], ...] = ()
+    widgets: tuple[str, ...] = ()
+    outputs: tuple[tuple[str, str], ...] = ()
+
+
+KSAMPLER_WIDGETS = ("seed", SEED_CONTROL, "steps", "cfg", "sampler_name", "scheduler", "denoise")
+STOCK = {
+    "CheckpointLoaderSimple": Kind((), ("ckpt_name",), (("MODEL", "MODEL"), ("CLIP", "CLIP"), ("VAE", "VAE"))),
+    "CLIPTextEncode": Kind((("clip", "CLIP"),), ("text",), (("CONDITIONING", "CONDITIONING"),)),
+    "EmptyLatentImage": Kind((), ("width", "height", "batch_size"), (("LATENT", "LATENT"),)),
+    "KSampler": Kind(
+        (("model", "MODEL"), ("positive", "CONDITIONING"), ("negative", "CONDITIONING"), ("latent_image", "LATENT")),
+        KSAMPLER_WIDGETS,
+        (("LATENT", "LATENT"),),
+    ),
+    "VAEDecode": Kind((("samples", "LATENT"), ("vae", "VAE")), (), (("IMAGE", "IMAGE"),)),
+    "SaveImage": Kind((("images", "IMAGE"),), ("filename_prefix",)),
+    "PreviewImage": Kind((("images", "IMAGE"),)),
+    "PreviewAny": Kind((("source", "*"),)),
+    "MarkdownNote": Kind((), ("text",)),
+}
+
+
+def own_kinds() -> dict[str, Kind]:
+    """Interplay's node types, read off the snapshot of /object_info."""
+    info = json.loads((ROOT / "tests/data/object_info.json").read_text(encoding="utf-8"))
+    return {name: _kind(entry) for name, entry in info.items()}
+
+
+def _kind(entry: dict[str, Any]) -> Kind:
+    sockets, widgets = [], []
+    for part in ("required", "optional"):
+        for name, (kind, *options) in entry["input"].get(part, {}).items():
+            if isinstance(kind, list) or kind in WIDGET_TYPES:
+                widgets.append(name)
+                if options and options[0].get(SEED_CONTROL):
+                    widgets.append(SEED_CONTROL)
+            else:
+                sockets.append((name, kind))
+    return Kind(tuple(sockets), tuple(widgets), tuple(zip(entry["output_name"], entry["output"], strict=True)))
+
+
+@dataclass
+class Node:
+    """One node of a description. ``links`` maps a socket to (node, output name)."""
+
+    id: int
+    type: str
+    pos: tuple[int, int]
+    size: tuple[int, int]
+    values: dict[str, Any] = field(default_factory=dict)
+    links: dict[str, tuple[Node, str]] = field(default_factory=dict)
+    title: str = ""
+
+
+class Workflow:
+    """Collects nodes and writes both formats."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.kinds = {**STOCK, **own_kinds()}
+        self.nodes: list[Node] = []
+        self.groups: list[dict[str, Any]] = []
+
+    def add(self, type: str, pos: tuple[int, int], size: tuple[int, int], title: str = "", **inputs: Any) -> Node:
+        """A node; keyword arguments are widget values, or (node, output name) for sockets."""
+        kind = self.kinds[type]
+        sockets = {name for name, _ in kind.sockets}
+        unknown = set(inputs) - sockets - set(kind.widgets)
+        if unknown or set(kind.widgets) - set(inputs):
+            raise ValueError(f"{type}: unknown {sorted(unknown)}, missing {sorted(set(kind.widgets) - set(inputs))}")
+        links = {name: value for name, value in inputs.items() if name in sockets}
+        values = {name: inputs[name] for name in kind.widgets}
+        node = Node(len(self.nodes) + 1, type, pos, size, values, links, title)
+        self.nodes.append(node)
+        return node
+
+    def group(self, title: str, box: tuple[int, int, int, int], color: str) -> None:
+        """A coloured frame: x, y, width, height."""
+        entry = {"id": len(self.groups) + 1, "title": title, "bounding": list(box), "color": color}
+        self.groups.append({**entry, "font_size": 24, "flags": {}})
+
+    def api(self) -> dict[str, Any]:
+        """API format: what POST /prompt takes."""
+        out = {}
+        for node in self.nodes:
+            if node.type == "MarkdownNote":
+                continue
+            inputs: dict[str, Any] = {k: v for k, v in node.values.items() if k != SEED_CONTROL}
+            for name, (source, output) in node.links.items():
+                inputs[name] = [str(source.id), self._slot(source, output)]
+            out[str(node.id)] = {"class_type": node.type, "inputs": inputs, "_meta": {"title": node.title or node.type}}
+        return out
+
+    def ui(self) -> dict[str, Any]:
+        """UI format 0.4: what the canvas loads."""
+        links: list[list[Any]] = []
+        nodes = [self._ui_node(node) for node in self.nodes]
+        for node, entry in zip(self.nodes, nodes, strict=True):
+            for slot, (name, kind) in enumerate(self.kinds[node.type].sockets):
+                if name not in node.links:
+                    continue
+                source, output = node.links[name]
+                origin = self._slot(source, output)
+                link = len(links) + 1
+                links.append([link, source.id, origin, node.id, slot, kind])
+                entry["inputs"][slot]["link"] = link
+                nodes[source.id - 1]["outputs"][origin]["links"].append(link)
+        return {
+            "id": str(uuid.uuid5(uuid.NAMESPACE_URL, f"interplay/{self.name}")),
+            "revision": 0,
+            "last_node_id": len(nodes),
+            "last_link_id": len(links),
+            "nodes": nodes,
+            "links": links,
+            "groups": self.groups,
+            "config": {},
+            "extra": {"ds": {"scale": 0.6, "offset": [60, 60]}},
+            "version": 0.4,
+        }
+
+    def _slot(self, node: Node, output: str) -> int:
+        return [name for name, _ in self.kinds[node.type].outputs].index(output)
+
+    def _ui_node(self, node: Node) -> dict[str, Any]:
+        kind = self.kinds[node.type]
+        properties: dict[str, Any] = {}
+        if node.type != "MarkdownNote":
+            ours = node.type.startswith("Interplay_")
+            properties = {"cnr_id": "interplay" if ours else "comfy-core", "ver": VERSION if ours else "0.3.64"}
+            properties["Node name for S&R"] = node.type
+        entry: dict[str, Any] = {"id": node.id, "type": node.type, "pos": list(node.pos), "size": list(node.size)}
+        entry |= {"flags": {}, "order": node.id - 1, "mode": 0}
+        entry["inputs"] = [{"name": name, "type": type, "link": None} for name, type in kind.sockets]
+        entry["outputs"] = [{"name": name, "type": type, "links": []} for name, type in kind.outputs]
+        entry |= {"properties": properties, "widgets_values": list(node.values.values())}
+        if node.title:
+            entry["title"] = node.title
+        return entry
+
+
+BLUE, GREEN, GOLD, GREY = "#3f789e", "#3f8a5a", "#a1823f", "#555"
+PIXEL_PROMPT = "a red robot carrying a blue box in the forest"
+SD_PROMPT = "a white cat chasing a black dog in the garden"
+SD_CHECKPOINT = "v1-5-pruned-emaonly-fp16.safetensors"
+
+
+def _prompt(flow: Workflow, loader: Node, names: tuple[str, str], text: str, negative: str) -> tuple[Node, Node]:
+    """The two prompts of a workflow, in the second column."""
+    clip = (loader, names[1])
+    positive = flow.add(
+        "Interplay_PromptToHypergraph",
+        (420, 60),
+        (420, 460),
+        clip=clip,
+        text=text,
+        parser="auto",
+        relations=False,
+        override="",
+    )
+    empty = flow.add("CLIPTextEncode", (420, 580), (420, 110), "Negative prompt", clip=clip, text=negative)
+    return positive, empty
+
+
+def _sampler(seed: int, steps: int, cfg: float, sampler: str, scheduler: str) -> dict[str, Any]:
+    settings: dict[str, Any] = {"seed": seed, SEED_CONTROL: "fixed", "steps": steps, "cfg": cfg}
+    return {**settings, "sampler_name": sampler, "scheduler": scheduler, "denoise": 1.0}
+
+
+def _shy(
+    name: str, loader: tuple[str, dict[str, Any]], text: str, negative: str, size: int, batch: int, note: str
+) -> Workflow:
+    """Plain and guided with the same seed, heat-maps and the drawn hypergraph; ``loader`` is (node type, widgets)."""
+    flow = Workflow(name)
+    kind, widgets = loader
+    load = flow.add(kind, (20, 60), (340, 100), **widgets)
+    model, clip, vae = (output for output, _ in flow.kinds[kind].outputs)
+    positive, empty = _prompt(flow, load, (model, clip), text, negative)
+    latent = flow.add("EmptyLatentImage", (20, 220), (340, 110), width=size, height=size, batch_size=batch)
+    flow.add("MarkdownNote", (20, 390), (340, 300), "Read me", text=note)
+    common: dict[str, Any] = {
+        "model": (load, model),
+        "positive": (positive, "conditioning"),
+        "negative": (empty, "CONDITIONING"),
+        "latent_image": (latent, "LATENT"),
+        **SETTINGS[kind],
+    }
+    plain = flow.add("KSampler", (900, 60), (340, 270), "Plain", **common)
+    guided = flow.add(
+        "Interplay_ContrastLinkKSampler", (900, 390), (340, 380), "Guided", **common, preset="SHY", strength=1.0
+    )
+    plain_image = flow.add("VAEDecode", (1300, 60), (200, 60), samples=(plain, "LATENT"), vae=(load, vae))
+    guided_image = flow.add("VAEDecode", (1300, 390), (200, 60), samples=(guided, "latent"), vae=(load, vae))
+    flow.add("SaveImage", (1540, 60), (320, 300), images=(plain_image, "IMAGE"), filename_prefix="interplay/plain")
+    flow.add("SaveImage", (1540, 420), (320, 300), images=(guided_image, "IMAGE"), filename_prefix="interplay/guided")
+    flow.add("PreviewAny", (1300, 520), (200, 200), "What guidance did", source=(guided, "report"))
+    flow.add(
+        "Interplay_HypergraphPreview",
+        (420, 790),
+        (420, 360),
+        hypergraph=(positive, "hypergraph"),
+        width=768,
+        height=448,
+    )
+    flow.add(
+        "Interplay_AttentionMaps",
+        (900, 830),
+        (960, 420),
+        model=(load, model),
+        positive=(positive, "conditioning"),
+        samples=(plain, "LATENT"),
+        image=(plain_image, "IMAGE"),
+        noise_percent=0.5,
+        noise_seed=0,
+    )
+    flow.group("Model and size", (0, 0, 380, 710), GREY)
+    flow.group("Prompt and hypergraph", (400, 0, 460, 1270), BLUE)
+    flow.group("Plain and guided, same seed", (880, 0, 1000, 790), GREEN)
+    flow.group("Where the plain picture's attention lies", (880, 800, 1000, 470), GOLD)
+    return flow
+
+
+SETTINGS = {
+    "Interplay_PixelWorldLoader": _sampler(7, 25, 5.0, "euler", "normal"),
+    "CheckpointLoaderSimple": _sampler(7, 30, 7.5, "dpmpp_2m", "karras"),
+}
+
+PIXEL_NOTE = """## SHY on PixelWorld
+
+Needs no download: the small model is part of the pack.
+
+1. Press Queue. Above: sampled plainly. Below: with guidance, from the same noise.
+2. Change the prompt: *object action object in environment*.
+3. The graph under the prompt shows what was understood. Wrong? Write a line into *override*.
+4. The heat-maps show where the model looks for each word. Guidance sorts them apart while it samples.
+"""
+SD_NOTE = """## SHY on Stable Diffusion 1.5
+
+Needs `{checkpoint}` in `models/checkpoints`; any SD1.x, SD2.x or SDXL checkpoint will do.
+
+1. Press Queue. Above: sampled plainly. Below: with guidance, from the same noise.
+2. The graph under the prompt shows what was understood. Wrong? Write a line into *override*.
+3. Too weak or too strong? Change *strength*; 0 gives the plain picture back.
+"""
+PATCH_NOTE = """## Guidance as a patch
+
+*Contrast/Link Guidance* patches the model, so that any sampler can follow: here the stock KSampler.
+Place it after LoRA, ControlNet and IP-Adapter nodes.
+
+Needs `{checkpoint}` in `models/checkpoints`; any SD1.x, SD2.x or SDXL checkpoint will do.
+To try it without a download, put *Load PixelWorld* in the loader's place and set the size to 128.
+"""
+
+
+def shy_pixelworld() -> Workflow:
+    """Runs anywhere."""
+    loader = ("Interplay_PixelWorldLoader", {})
+    return _shy("shy_pixelworld", loader, PIXEL_PROMPT, "", 128, 4, PIXEL_NOTE)
+
+
+def shy_sd15() -> Workflow:
+    """The same at full size."""
+    loader = ("CheckpointLoaderSimple", {"ckpt_name": SD_CHECKPOINT})
+    return _shy("shy_sd15", loader, SD_PROMPT, "blurry, deformed", 512, 1, SD_NOTE.format(checkpoint=SD_CHECKPOINT))
+
+
+def shy_sd15_patch() -> Workflow:
+    """The patch with the stock sampler."""
+    flow = Workflow("shy_sd15_patch")
+    load = flow.add("CheckpointLoaderSimple", (20, 60), (340, 100), ckpt_name=SD_CHECKPOINT)
+    positive, empty = _prompt(flow, load, ("MODEL", "CLIP"), SD_PROMPT, "blurry, deformed")
+    latent = flow.add("EmptyLatentImage", (20, 220), (340, 110), width=512, height=512, batch_size=1)
+    flow.add("MarkdownNote", (20, 390), (340, 300), "Read me", text=PATCH_NOTE.format(checkpoint=SD_CHECKPOINT))
+    patch = flow.add(
+        "Interplay_ContrastLinkGuidance",
+        (900, 60),
+        (340, 240),
+        model=(load, "MODEL"),
+        preset="SHY",
+        strength=1.0,
+        start_percent=0.0,
+        end_percent=0.0,
+        apply_to="latent",
+        selection="as preset",
+        link_loss="as preset",
+        off_switch="as preset",
+    )
+    sampled = flow.add(
+        "KSampler",
+        (900, 370),
+        (340, 270),
+        model=(patch, "model"),
+        positive=(positive, "conditioning"),
+        negative=(empty, "CONDITIONING"),
+        latent_image=(latent, "LATENT"),
+        **SETTINGS["CheckpointLoaderSimple"],
+    )
+    image = flow.add("VAEDecode", (1300, 60), (200, 60), samples=(sampled, "LATENT"), vae=(load, "VAE"))
+    flow.add("SaveImage", (1300, 180), (460, 460), images=(image, "IMAGE"), filename_prefix="interplay/guided")
+    flow.group("Model and size", (0, 0, 380, 710), GREY)
+    flow.group("Prompt", (400, 0, 460, 710), BLUE)
+    flow.group("Patch, then any sampler", (880, 0, 900, 710), GREEN)
+    return flow
+
+
+def files() -> dict[Path, str]:
+    """Path -> text of every workflow file."""
+    out = {}
+    for flow in (shy_pixelworld(), shy_sd15(), shy_sd15_patch()):
+        out[ROOT / "workflows" / f"{flow.name}.json"] = json.dumps(flow.ui(), indent=2, ensure_ascii=False) + "\n"
+        out[ROOT / "workflows/api" / f"{flow.name}.json"] = json.dumps(flow.api(), indent=2, ensure_ascii=False) + "\n"
+    return out
+
+
+def main() -> int:
+    """Write or check; 0 when all is as it should be."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", action="store_true", help="write nothing, exit 1 when a file differs")
+    check = parser.parse_args().check
+    stale = []
+    for path, text in files().items():
+        if path.is_file() and path.read_text(encoding="utf-8") == text:
+            continue
+        stale.append(str(path.relative_to(ROOT)))
+        if not check:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text, encoding="utf-8")
+    sys.stdout.write("".join(f"{'differs' if check else 'wrote'} {path}\n" for path in stale))
+    return 1 if check and stale else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

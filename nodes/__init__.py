@@ -1,0 +1,15 @@
+"""The pack's nodes, one file a family. Imported only when ComfyUI asks for them; see ``comfy_entrypoint``."""
+
+from __future__ import annotations
+
+from comfy_api.latest import ComfyExtension, io
+
+from . import guidance, maps, pixelworld, prompt
+
+
+class InterplayExtension(ComfyExtension):
+    """Hands the nodes of every family to ComfyUI."""
+
+    async def get_node_list(self) -> list[type[io.ComfyNode]]:
+        """The node classes, family by family, in the order of the menu."""
+        return [*prompt.NODES, *guidance.NODES, *maps.NODES, *pixelworld.NODES]
