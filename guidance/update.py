@@ -38,8 +38,7 @@ def displacement(z: Tensor, gradient: Tensor, size: float, rule: str, cap: float
     if rule == "relative":
         length = norms(gradient)
         tiny = torch.finfo(gradient.dtype).tiny
-        stride = -size * norms(z) / length.clamp_min(tiny)
-        delta = torch.where(length > tiny, stride * gradient, torch.zeros_like(gradient))
+        delta = gradient / length.clamp_min(tiny) * (-size * norms(z))
     else:
         delta = -size * gradient
     if cap is None:
@@ -71,7 +70,7 @@ def combine(gradients: Mapping[str, Tensor], weights: Mapping[str, Tensor], firs
     for name, g in gradients.items():
         tiny = torch.finfo(g.dtype).tiny
         weight = weights[name].to(g.dtype).reshape(lengths[name].shape)
-        parts[name] = g * (weight * mean / lengths[name].clamp_min(tiny))
+        parts[name] = g / lengths[name].clamp_min(tiny) * (weight * mean)
     if first in parts:
         lead = parts[first]
         square = lead.pow(2).flatten(1).sum(1).reshape(lengths[first].shape)
