@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import logging
-
 import comfy_tiny as tiny
 import pytest
 import torch
-
-from interplay.errors import InterplayError
 
 pytestmark = pytest.mark.comfy
 

@@ -64,7 +64,7 @@ def _walk(block: nn.Module, size: Grid, output: Grid | None, layers: list[CrossL
 
 
 def guided_layers(unet: UNetModel, height: int, width: int) -> tuple[CrossLayer, ...]:
-    """The cross-attentions whose maps are guided, in running order. InterplayError if the latent is too small for any."""
+    """The cross-attentions whose maps are guided, in running order. InterplayError when a latent is too small."""
     layers = cross_layers(unet, height, width)
     chosen = tuple(layers[i] for i in wanted_layers((height, width), [layer.grid for layer in layers]))
     if not chosen or min(chosen[0].grid) < 2:

@@ -16,14 +16,15 @@ KEY = "interplay"
 
 @dataclass(frozen=True)
 class PromptGraph:
-    """A prompt's hypergraph and where its words stand on the cross-attention axis, for each text encoder.
+    """A prompt's hypergraph and where its words stand on the cross-attention axis, by text encoder.
 
-    length: tokens of the conditioning that it was made with.
+    length: tokens of the conditioning that it was made with; relations: relations without a verb count as actions.
     """
 
     graph: Hypergraph
-    tables: tuple[tuple[str, TokenTable], ...]
+    tables: Mapping[str, TokenTable]
     length: int
+    relations: bool = False
 
     @property
     def prompt(self) -> str:
@@ -32,14 +33,14 @@ class PromptGraph:
 
     def table(self) -> TokenTable:
         """The table that counts for the U-Net. SDXL joins two encoders feature by feature: they share one axis."""
-        return self.tables[0][1]
+        return next(iter(self.tables.values()))
 
-    def token_graph(self, relations: bool = False) -> TokenGraph:
+    def token_graph(self) -> TokenGraph:
         """What the losses see."""
-        return token_graph(self.graph, self.table(), relations=relations)
+        return token_graph(self.graph, self.table(), relations=self.relations)
 
 
-def encode(clip: Any, prompt: str, graph: Hypergraph) -> list[list[Any]]:
+def encode(clip: Any, prompt: str, graph: Hypergraph, relations: bool = False) -> list[list[Any]]:
     """CONDITIONING of ``prompt`` that carries its hypergraph. InterplayError when ``graph`` is of another prompt."""
     if clip is None:
         raise InterplayError("There is no CLIP: the checkpoint has no text encoder, so load one with 'Load CLIP'.")
@@ -51,16 +52,18 @@ def encode(clip: Any, prompt: str, graph: Hypergraph) -> list[list[Any]]:
     tables = align_comfyui(prompt, clip.tokenizer, tokens)
     if not tables:
         raise InterplayError(
-            f"The text encoder {type(clip.tokenizer).__name__} is not of SD1.x, SD2.x or SDXL: guidance works with those."
+            f"The text encoder {type(clip.tokenizer).__name__} is not that of SD1.x, SD2.x or SDXL: load one of those."
         )
-    return attach(clip.encode_from_tokens_scheduled(tokens), graph, tables)
+    return attach(clip.encode_from_tokens_scheduled(tokens), graph, tables, relations)
 
 
-def attach(conditioning: list[list[Any]], graph: Hypergraph, tables: Mapping[str, TokenTable]) -> list[list[Any]]:
+def attach(
+    conditioning: list[list[Any]], graph: Hypergraph, tables: Mapping[str, TokenTable], relations: bool = False
+) -> list[list[Any]]:
     """A copy of ``conditioning`` whose conds carry the hypergraph; the tensors are shared."""
     out = []
     for tensor, extra in conditioning:
-        carried = PromptGraph(graph, tuple(tables.items()), int(tensor.shape[1]))
+        carried = PromptGraph(graph, dict(tables), int(tensor.shape[1]), relations)
         out.append([tensor, {**extra, KEY: carried}])
     return out
 

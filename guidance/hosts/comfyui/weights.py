@@ -18,6 +18,7 @@ import comfy.ops
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.grad import conv2d_input
 from torch.overrides import TorchFunctionMode
 
 from ....errors import InterplayError
@@ -154,12 +155,10 @@ class _Transpose(TorchFunctionMode):
             return self.out
         return func(*args, **kwargs)
 
-    def _product(
-        self, func: Any, weight: Tensor, bias: Any = None, stride: Any = 1, padding: Any = 0, dilation: Any = 1, groups: int = 1
-    ) -> Tensor:
+    def _product(self, func: Any, weight: Tensor, bias: Any = None, *layout: Any, **named: Any) -> Tensor:
         if func is F.linear:
             return self.grad @ weight
-        return torch.nn.grad.conv2d_input(self.x.shape, weight, self.grad, stride, padding, dilation, groups)
+        return conv2d_input(self.x.shape, weight, self.grad, *layout, **named)
 
 
 def _transposed(
@@ -174,7 +173,7 @@ def _transposed(
 
 
 class _Replay(TorchFunctionMode):
-    """What touches the tracked input is recorded, on ordinary views of the weights; the rest runs as the host runs it."""
+    """What touches the tracked input is recorded, on ordinary views of weights; the rest runs as the host runs it."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
