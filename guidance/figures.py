@@ -162,6 +162,40 @@ def _row(row: Sequence[Panel]) -> Image.Image:
     return block
 
 
+# --- curves ----------------------------------------------------------------------------------------------------------
+
+LINES = ((64, 112, 184), (214, 110, 38), (84, 150, 84), (150, 96, 180))
+
+
+def curves(series: Mapping[str, Sequence[Sequence[float]]], size: tuple[int, int]) -> Image.Image:
+    """Progress of the losses: a line per name through points (share of the schedule, progress from 1, worst, to 0)."""
+    scale = SUPERSAMPLING
+    width, height = size[0] * scale, size[1] * scale
+    left, top, right, foot = 34 * scale, 26 * scale, width - 12 * scale, height - 34 * scale
+    page = Image.new("RGB", (width, height), PAPER)
+    draw = ImageDraw.Draw(page)
+    last = max([point[0] for line in series.values() for point in line], default=1.0) or 1.0
+    for level in (0.0, 0.5, 1.0):
+        y = foot + (top - foot) * level
+        draw.line((left, y, right, y), (225, 226, 222), scale)
+        draw.text((left - 6 * scale, y), f"{level:g}", FAINT, font(11 * scale), anchor="rm")
+    draw.text((left, foot + 6 * scale), "0", FAINT, font(11 * scale))
+    draw.text((right, foot + 6 * scale), f"{last:.0%} of the schedule", FAINT, font(11 * scale), anchor="ra")
+    x = left
+    for (name, line), colour in zip(series.items(), LINES, strict=False):
+        points = [(left + (right - left) * p / last, foot + (top - foot) * min(1.0, max(0.0, v))) for p, v in line]
+        if len(points) > 1:
+            draw.line([c for point in points for c in point], colour, 3 * scale, joint="curve")
+        for px, py in points:
+            draw.ellipse((px - 3 * scale, py - 3 * scale, px + 3 * scale, py + 3 * scale), colour)
+        draw.rectangle((x, 8 * scale, x + 10 * scale, 18 * scale), colour)
+        draw.text((x + 15 * scale, 13 * scale), name, INK, font(12 * scale), anchor="lm")
+        x += 15 * scale + text_width(name, 12 * scale) + 16 * scale
+    if not series:
+        draw.text((width // 2, height // 2), "no step was guided", FAINT, font(14 * scale), anchor="mm")
+    return page.resize(size, Image.Resampling.LANCZOS)
+
+
 # --- hypergraph ------------------------------------------------------------------------------------------------------
 
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from ....errors import InterplayError
-from .capture import Reader, guided_layers
+from .capture import LastLayerReached, Reader, guided_layers
 from .guidance import Graph, pipeline_graph
 from .schedule import position
 
@@ -71,3 +71,29 @@ def watched(pipeline: Any, graph: Graph, window: tuple[float, float] = (0.0, 1.0
             del unet.forward
         else:
             unet.forward = own
+
+
+@torch.no_grad()
+def attention_maps(
+    pipeline: Any, graph: Graph, prompt: str, latents: Tensor, percent: float = 0.5, seed: int = 0
+) -> Tensor:
+    """Where the model looks for each word of a finished picture: its latents are noised to a point of the noise
+    schedule and the U-Net is asked once, without gradient.
+
+    latents: (B, C, h, w), as a pipeline gives them with ``output_type="latent"``. percent: 0 = all noise, 1 = the clean
+    picture. seed: of the noise added. Returns (B, J, H, W), fp32 on the CPU. Not for SDXL, whose U-Net needs its added
+    conditions: use ``watched`` there.
+    """
+    if not 0.0 <= percent <= 1.0:
+        raise InterplayError(f"The point to look at is {percent:g} of the schedule; give a number from 0 to 1.")
+    aligned, unet = pipeline_graph(pipeline, graph), pipeline.unet
+    steps = pipeline.scheduler.config.num_train_timesteps
+    t = min(steps - 1, round((1.0 - percent) * (steps - 1)))
+    alpha = pipeline.scheduler.alphas_cumprod[t].to(torch.float32)
+    noise = torch.randn(latents.shape, generator=torch.Generator().manual_seed(seed)).to(latents.device)
+    z = alpha.sqrt() * latents.float() + (1.0 - alpha).sqrt() * noise
+    text = pipeline.encode_prompt(prompt, latents.device, 1, False)[0].expand(latents.shape[0], -1, -1)
+    reader = Reader(guided_layers(unet, *latents.shape[-2:]), aligned, stop=True)
+    with reader.reading(), suppress(LastLayerReached):
+        unet(z.to(unet.dtype), torch.tensor(t, device=latents.device), encoder_hidden_states=text.to(unet.dtype))
+    return reader.maps().cpu()
