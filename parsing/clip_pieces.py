@@ -97,7 +97,7 @@ def _cut_end(text: str, start: int) -> int:
     end = start + 1
     if kind == "N":
         return end
-    while end < len(text) and _kind(text[end]) == kind:
+    while end < len(text) and _kind(text[end]) == kind and not text.startswith(_SPECIAL, end):
         end += 1
     return end
 

@@ -185,16 +185,16 @@ def _embedding(piece: Chars, modern: bool, lookup: Lookup) -> Iterator[Group]:
         cut = next((i for i, (c, _) in enumerate(name) if c in "<["), len(name))
         if cut < len(name):
             name, rest = name[:cut], name[cut:] + ([(" ", None), *rest] if rest else [])
-    if found.vectors:
-        head = piece[: len(EMBEDDING)]
-        yield Group(tuple(head + name), found.vectors, found.width)
     # A name with commas that is found only without them leaves its tail, cut by the host at the stripped length.
-    comma = name[len(text_of(name).strip(",")) :]
-    for leftover in (rest, [*comma, (" ", None), *rest]):
-        if text_of(leftover) == found.leftover:
-            break
-    else:
+    cut = len(text_of(name).strip(","))
+    leftover = rest
+    if found.leftover != text_of(rest):
+        leftover = [*name[cut:], (" ", None), *rest]
+        name = name[:cut]
+    if found.leftover != text_of(leftover):
         leftover = [(c, None) for c in found.leftover]
+    if found.vectors:
+        yield Group(tuple(piece[: len(EMBEDDING)] + name), found.vectors, found.width)
     if leftover:
         yield Group(tuple(leftover))
 

@@ -13,8 +13,21 @@ GOLD = Path(__file__).parent / "data" / "prompts_gold.jsonl"
 
 PAPER = (
     "Robot painting canvas in studio",
+    "Cat chasing mouse under tree",
     "Dog carrying stick over bridge",
+    "Child reading book by fireplace",
+    "Bird building nest on cliff",
+    "Fisherman catching fish near river",
+    "Artist sculpting statue in gallery",
+    "Red robot fixing broken car in garage",
+    "Small cat chasing gray mouse under table",
+    "Golden retriever holding wooden stick on beach",
+    "Young girl reading thick book by window",
+    "Blue bird weaving tiny nest on branch",
+    "Old fisherman reeling big fish near lake",
+    "Skilled artist carving marble statue in workshop",
 )
+"""The fourteen test prompts of the SHYI paper, appendix A.2."""
 
 
 @lru_cache(maxsize=1)

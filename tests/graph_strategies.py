@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from hypothesis import strategies as st
-
 from interplay.parsing.hypergraph import ROLES, Hyperedge, Hypergraph, Modifier, Participant, Vertex
 
 LETTERS = "aAbfisxé '\"-+=#@~:;,()*!?{}\n\t\r\u2028\u3000\x1c1_\\İıſßẞ猫🐱"
-WORDS = ["fish", "Fish", "big", "cat", "catfish", "next to", "a, b", "@forest", "-x", "#2", "1", "'s", "é", "\\(", "it?"]
+WORDS = ["fish", "Fish", "big", "cat", "catfish", "a,", "@forest", "-x", "#2", "1", "'s", "é", "\\(", "it?"]
 
 
 def prompts() -> st.SearchStrategy[str]:

@@ -6,7 +6,6 @@ import pytest
 from corpus import gold
 from graph_strategies import graphs
 from hypothesis import HealthCheck, given, settings
-
 from interplay.errors import InterplayError
 from interplay.parsing.hypergraph import Hypergraph
 from interplay.parsing.textform import apply_text, format_text, is_whole
