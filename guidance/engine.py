@@ -104,7 +104,8 @@ class Guide:
         notes = StepNotes(progress, self.config.terms)
         history: list[Tensor] = []
         evaluations: list[_Evaluation] = []
-        for iteration in range(1 + self._refinement(progress)):
+        due = self._due(progress)
+        for iteration in range(1 + max((self.config.refine_iterations[i] for i in due), default=0)):
             leaf = z.clone().requires_grad_()
             evaluations = self._evaluate(capture(leaf))
             names, reached = self._table(evaluations, leaf)
@@ -117,6 +118,7 @@ class Guide:
             weights = self._selector.choose(live, reached, moving)
             gradient = self._finite_gradient(leaf, evaluations, weights, capture)
             z = self._move(z, gradient, progress, notes)
+        self._refined.update(due)  # not before: after an error (memory, an interrupt) the step may be tried again
         self._remember(evaluations)
         notes.close(self.report)
         self._finish()
@@ -134,11 +136,10 @@ class Guide:
         if self._images != batch:
             raise ValueError(f"the batch changed from {self._images} to {batch} images; use a new Guide for each run")
 
-    def _refinement(self, progress: float) -> int:
-        """Additional iterations due now: each place of ``refine_at`` is served once, at the first step to reach it."""
-        due = [i for i, at in enumerate(self.config.refine_at) if at <= progress + EPSILON and i not in self._refined]
-        self._refined.update(due)
-        return max((self.config.refine_iterations[i] for i in due), default=0)
+    def _due(self, progress: float) -> list[int]:
+        """Places of ``refine_at`` to serve now: each once, at the first step to reach it."""
+        places = enumerate(self.config.refine_at)
+        return [i for i, at in places if at <= progress + EPSILON and i not in self._refined]
 
     # --- measuring --------------------------------------------------------------------------------------------------
 

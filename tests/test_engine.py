@@ -242,6 +242,27 @@ def test_refinement_places_are_met_by_any_step_count():
     assert [s.iterations for s in guide.report.steps] == [21, 1, 21, 21]  # 0, .14, .29, .43
 
 
+def test_a_step_that_failed_can_be_tried_again_with_its_refinement():
+    toy = Toy()
+
+    def failing(z):
+        raise MemoryError
+
+    guide = Guide(preset("CONFORM", refine_at=(0.0,), refine_iterations=(3,), **QUIET))
+    with pytest.raises(MemoryError):
+        guide.step(toy.z, 0.0, failing)
+    guide.step(toy.z, 0.0, toy)
+    assert toy.calls == 4
+
+
+def test_a_step_in_which_no_cond_is_in_use_moves_nothing_and_ends_nothing():
+    toy = Toy()
+    guide = Guide(preset("SHY"))
+    assert torch.equal(guide.step(toy.z, 0.0, lambda z: []), toy.z)
+    assert guide.active(0.1) and guide.report.idle_steps == 1
+    assert not torch.equal(guide.step(toy.z, 0.1, toy), toy.z)
+
+
 def test_no_refinement_without_positives():
     """One-word groups: at the first step nothing has a pair, and 20 iterations would do nothing."""
     guide, toy = Guide(preset("CONFORM (paper)")), Toy(CAT_AND_DOG, dtype=torch.float32)
@@ -432,9 +453,7 @@ def test_loss_scale_keeps_half_precision_gradients_alive():
 def test_a_latent_that_is_not_finite_gets_one_sentence():
     toy = Toy()
     toy.z[1, 0, 0, 0] = math.nan
-    with pytest.raises(
-        InterplayError, match=r"^The latent holds values that are not finite at 10% of the schedule; .*\.$"
-    ):
+    with pytest.raises(InterplayError, match=r"^The latent holds values that are not finite at 10% of .*\.$"):
         Guide(preset("SHY")).step(toy.z, 0.1, toy)
 
 

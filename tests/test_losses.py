@@ -142,11 +142,11 @@ def test_bounds_by_number_of_negatives(negatives: int, floor: float, ceiling: fl
     maps = torch.zeros(1, len(names), 1, 2, dtype=torch.float64)
     maps[:, :2, 0, 0] = 1
     maps[:, 2:, 0, 1] = 1
-    for given, value, p in ((maps, floor, 0.0), (torch.ones_like(maps), ceiling, 1.0)):
+    for shown, value, p in ((maps, floor, 0.0), (torch.ones_like(maps), ceiling, 1.0)):
         pairs = [q for q in contrast_pairs(graph, False) if q.anchor < 2]
         assert len(pairs[0].others) == negatives
-        assert _plain_pair(given[0], None, 0, 1, pairs[0].others, 0.5) == pytest.approx(value, abs=6e-4)
-        term = contrast(given, None, graph)
+        assert _plain_pair(shown[0], None, 0, 1, pairs[0].others, 0.5) == pytest.approx(value, abs=6e-4)
+        term = contrast(shown, None, graph)
         assert term.progress.item() == pytest.approx(p, abs=1e-9)
 
 
