@@ -7,17 +7,22 @@ verb frames decide where syntax leaves a choice.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 
 from . import lexicon as lex
 from . import words as w
 from .preprocess import Word
-from .tagger import CATENATIVE, DITRANSITIVES
+from .tagger import CATENATIVE, CAUSATIVES, DITRANSITIVES
 
 NOUNS = frozenset({"NN", "NNS", "NNP", "NNPS", "QT", "PRP", "EX"})
 MODIFIERS = frozenset({"JJ", "CD", "AG", "AN"})
 VERBS = frozenset({"VB", "VBP", "VBZ", "VBD", "VBN", "VBG", "MD"})
 PENN = {"AG": "VBG", "AN": "VBN", "QT": "NNP", "SUB": "IN", "PRED": "JJ"}
+
+
+PERSON_TAG = re.compile(r"\d\+?(girl|boy|other)s?$")
+SITUATED = frozenset("seated placed parked located situated positioned moored docked perched stationed stacked kept".split())
 
 
 @dataclass
@@ -80,6 +85,9 @@ class _Attacher:
         self.relative_noun = -1
         self.sub = -1
         self.last = ""  # kind of the last item
+        self.ahead_of_prep = ""  # kind of the item in front of the open preposition
+        self.is_owner = False  # the noun phrase just read owns the next one
+        self.marked: dict[int, bool] = {}  # noun -> it has a determiner or number
         self.loose: list[int] = []  # prepositions that wait for a verb
         self.clause_start = 0
         self.actor = -1  # noun that subjectless participles of later segments belong to
@@ -159,7 +167,12 @@ class _Attacher:
 
     def _new_phrase(self, start: int, i: int) -> bool:
         """Whether a noun behind a noun opens a phrase of its own: 'giving dogs bones'."""
-        return False
+        if start == 0 or self.tags[i - 1] not in ("NN", "NNP") or not self.animate(i - 1) or self.animate(i):
+            return False
+        verb = lex.verb_lemma(self.low(start - 1)) if self.tags[start - 1] in VERBS else ""
+        if verb not in DITRANSITIVES or lex.entry(f"{self.low(i - 1)} {lex.noun_lemma(self.low(i))}").noun >= 0:
+            return False
+        return i == len(self.tags) - 1 or self.tags[i + 1] not in NOUNS and self.low(i + 1) not in ("to", "for")
 
     def _adverb_opens(self, i: int) -> bool:
         after = self.tags[i + 1] if i + 1 < len(self.tags) else ""
@@ -224,8 +237,9 @@ class _Attacher:
             self.n = n
             handler = getattr(self, f"on_{_HANDLERS.get(item.kind, 'other')}")
             handler(item)
-            if item.kind not in ("RB", "RP", "POS"):
+            if item.kind not in ("RB", "RP", "POS") and not self.is_owner:
                 self.last = item.kind
+            self.is_owner = False
         self._finish()
         return Tree(self.words, [PENN.get(t, t) for t in self.tags], self.heads, self.deps)
 
@@ -276,8 +290,9 @@ class _Attacher:
             owned = self.peek(2)
             assert owned is not None
             self.arc(i, owned.at, "poss")
-            self.owner = i
+            self.is_owner = True
             return
+        self.marked[i] = self.tags[item.first] in ("DT", "CD", "PRP$")
         if self.prep >= 0:
             self._prep_object(i, item)
         elif self.relative >= 0 and self.relative_noun < 0 and self._clause_ahead():
@@ -320,12 +335,16 @@ class _Attacher:
         finite = verb is not None and self.is_finite(verb.at)
         participle = verb is not None and not finite
         acting = [v for v in self.verbs if not v.finite and v.label == "acl" and v.noun >= 0 and v.at > self.clause_start - 1]
+        if self.joiner == "," and PERSON_TAG.match(self.low(i)) and PERSON_TAG.match(self.low(self.nouns[-1])):
+            self.arc(i, self.nouns[-1], "conj")
+            self.via[i] = "conj"
+            return True
         if self.joiner == "," and not self._in_list(i):
             return False
         if finite and self.verbs and (self.main is not None or acting) and not self._shared_subject():
             self.joiner_clause = True
             return False
-        if participle and acting and not self._is_aux_of(verb):
+        if participle and acting and self._can_act_beside(i, acting[-1].noun):
             target = acting[-1].noun
         elif participle and self.main is not None and self.main.subject >= 0 and self.main.objects and self.animate(i) and not self.animate(self.nouns[-1]):
             target = self.main.subject
@@ -337,8 +356,11 @@ class _Attacher:
         self.via[i] = "conj"
         return True
 
-    def _is_aux_of(self, verb: Item | None) -> bool:
-        return False
+    def _can_act_beside(self, i: int, actor: int) -> bool:
+        """Whether noun ``i`` is one that a participle of its own may follow, as it follows ``actor``."""
+        if self.worn(i) or self.body(i):
+            return False
+        return self.animate(i) or not self.animate(actor)
 
     def _shared_subject(self) -> bool:
         return False
@@ -375,12 +397,19 @@ class _Attacher:
             same = [x for x in open_nouns if self.animate(x)]
             if same and (self.worn(nearest) or self.body(nearest) or self.place(nearest)):
                 return same[-1]
+        if self.of_object(nearest) and self.marked.get(i) and not self.marked.get(nearest):
+            marked = [x for x in open_nouns if self.marked.get(x)]
+            return marked[-1] if marked else nearest
         return nearest
+
+    def of_object(self, i: int) -> bool:
+        """Whether a noun is the X of 'a cup of X'."""
+        return self.via.get(i) == "pobj" and self.low(self.heads[i]) == "of"
 
     def _frontier(self) -> list[int]:
         """Nouns that can still take something, oldest first."""
         start = self.clause_start
-        found = [x for x in self.nouns if x >= start or x == self.subject]
+        found = [x for x in self.nouns if (x >= start or x == self.subject) and self.via.get(x) != "appos"]
         return found or self.nouns[-1:]
 
     def _takes_object(self, i: int) -> bool:
@@ -423,7 +452,7 @@ class _Attacher:
         if nxt is None or nxt.kind not in ("N", "WDT", "A", "RB"):
             self._adverb(i)
             return
-        self.prep = i
+        self.prep, self.ahead_of_prep = i, self.last
 
     def _adverb(self, i: int) -> None:
         if self.verbs and self.last in ("V", "RP", "N", "P"):
@@ -447,25 +476,31 @@ class _Attacher:
         if governor < 0:
             self.loose.append(p)
             return
-        label = "agent" if self.low(p) == "by" and any(v.at == governor and v.passive for v in self.verbs) and not (self.place(i) and not self.animate(i)) else "prep"
+        label = "agent" if self.low(p) == "by" and self._is_agent(governor, i) else "prep"
         self.arc(p, governor, label)
         self.gov[i] = governor
         for verb in self.verbs:
             if verb.at == governor:
                 verb.preps += 1
 
+    def _is_agent(self, governor: int, i: int) -> bool:
+        """Whether 'by' names who does it; 'seated by a lake' says where."""
+        if not any(v.at == governor and v.passive for v in self.verbs):
+            return False
+        return not (self.low(governor) in SITUATED and not self.animate(i))
+
     def _governor(self, p: int, i: int) -> int:
         """The verb or noun that a prepositional phrase belongs to; -1: none yet."""
         low = self.low(p)
         verb = self._open_verb()
         nouns = [x for x in self._frontier() if self.tags[x] != "PRP"] if self.nouns else []
-        if self.last in ("V",) and verb is not None:
+        if self.ahead_of_prep in ("V",) and verb is not None:
             return verb.at
-        if self.last == "A" and verb is not None and self.low(verb.at) not in w.BE:
+        if self.ahead_of_prep == "A" and verb is not None and self.low(verb.at) not in w.BE:
             return verb.at
-        if self.last == "A":
+        if self.ahead_of_prep == "A":
             return self.subject if self.subject >= 0 else nouns[-1] if nouns else -1
-        if self.last == ",":
+        if self.ahead_of_prep == ",":
             if verb is not None and verb.finite:
                 return verb.at
             return self._noun_for(low, i, nouns) if nouns else (verb.at if verb else -1)
@@ -531,7 +566,7 @@ class _Attacher:
             owners = [x for x in nouns if self.animate(x)]
             if owners:
                 return owners[-1]
-        fit = [x for x in nouns if not self.place(x) or self.via.get(x) in ("root", "conj")]
+        fit = [x for x in nouns if (not self.place(x) or self.via.get(x) in ("root", "conj")) and not self.of_object(x)]
         if low not in ("with", "w/"):
             fit = [x for x in fit if not (self.worn(x) or self.body(x)) or self.via.get(x) == "root"] or fit
         else:
@@ -615,8 +650,11 @@ class _Attacher:
             self.main = verb
             return
         subject = self.subject if self.subject >= 0 and self.main is None else -1
-        if subject < 0 and self.last == "N" and self.nouns and self.via.get(self.nouns[-1]) in ("dobj", "pobj", "root", "conj"):
-            subject = self.nouns[-1]
+        if subject < 0 and self.last == "N" and self.nouns and self.sub < 0:
+            if self._serial(verb):
+                return
+            if self.via.get(self.nouns[-1]) in ("dobj", "pobj", "root", "conj"):
+                subject = self.nouns[-1]
         if subject >= 0 and self.via.get(subject) in ("root",):
             self.arc(subject, i, label)
             self.via[subject] = "nsubj"
@@ -643,15 +681,40 @@ class _Attacher:
         if self.first_main is None:
             self.first_main = verb
 
+    def _serial(self, verb: Verb) -> bool:
+        """'person wear shirt stand on sand': a second verb of the same subject; or 'making it move', one of the object."""
+        governor = self.verbs[-1] if self.verbs else None
+        if governor is None:
+            return False
+        noun = self.nouns[-1]
+        if self.via.get(noun) not in ("dobj", "pobj"):
+            return False
+        if lex.verb_lemma(self.low(governor.at)) in CAUSATIVES and self.via.get(noun) == "dobj":
+            self.arc(verb.at, governor.at, "ccomp")
+            self.arc(noun, verb.at, "nsubj")
+            self.via[noun] = "nsubj"
+            governor.objects = []
+            verb.subject, verb.label = noun, "ccomp"
+            return True
+        if self.main is not None and self.main.subject >= 0 and not self.animate(noun):
+            self.arc(verb.at, self.main.at, "conj")
+            verb.subject, verb.label = self.main.subject, "conj"
+            self.main = verb
+            return True
+        return False
+
     def _relative_clause(self, verb: Verb, label: str) -> None:
         wh, self.relative = self.relative, -1
         antecedent = self.antecedent
         if self.relative_noun >= 0:
             self.arc(self.relative_noun, verb.at, label)
             self.via[self.relative_noun] = "nsubj"
-            self.arc(wh, verb.at, "dobj" if self.low(wh) != "where" else "advmod")
+            if self.low(wh) == "whose":
+                self.arc(wh, self.relative_noun, "poss")
+            else:
+                self.arc(wh, verb.at, "dobj" if self.low(wh) != "where" else "advmod")
+                verb.objects.append(antecedent)
             verb.subject = self.relative_noun
-            verb.objects.append(antecedent)
             self.relative_noun = -1
         else:
             self.arc(wh, verb.at, label if self.low(wh) != "where" else "advmod")
@@ -702,14 +765,18 @@ class _Attacher:
                 return self.main.subject
             roots = [x for x in self.nouns if self.via.get(x) in ("root", "nsubj")]
             alive = [x for x in roots if self.animate(x)]
-            if alive:
-                return alive[-1] if len(self._segment_nouns()) and alive[-1] in self._segment_nouns() else alive[0]
-            return roots[-1] if roots else -1
+            fit = alive or [x for x in roots if not (self.worn(x) or self.body(x) or self.place(x))] or roots
+            if not fit:
+                return -1
+            chosen = fit[-1] if fit[-1] in self._segment_nouns() else fit[0]
+            tagged = [x for x in self.nouns if PERSON_TAG.match(self.low(x))]
+            return tagged[-1] if chosen in tagged else chosen
         nouns = [x for x in self._frontier() if x >= 0]
         if not nouns:
             return -1
         nearest = nouns[-1]
         plain = [x for x in nouns if not (self.worn(x) or self.body(x) or (self.place(x) and self.via.get(x) == "pobj"))]
+        plain = [x for x in plain if not self.of_object(x)] or plain
         if verb.tag == "VBG":
             alive = [x for x in nouns if self.animate(x)]
             if self.animate(nearest):
@@ -823,7 +890,7 @@ class _Attacher:
 
     def on_other(self, item: Item) -> None:
         i = item.at
-        if item.kind == "TO":
+        if item.kind in ("TO", "POS"):
             return
         if self.nouns:
             self.arc(i, self.nouns[-1], "dep")

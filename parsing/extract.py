@@ -24,6 +24,12 @@ VERB_TAGS = frozenset({"VB", "VBP", "VBZ", "VBD", "VBN", "VBG"})
 SUBJECTS = ("nsubj", "csubj")
 PASSIVE_SUBJECTS = ("nsubjpass",)
 DIRECTIONAL = frozenset({"to", "into", "onto", "at", "from", "against", "toward", "towards", "after", "out of", "away from", "off", "through_"})
+SCENERY = frozenset(
+    """outdoors indoors outside inside underwater night day sunset sunrise dusk dawn rain snow beach forest sky city street
+    background classroom park kitchen bedroom bathroom office garden cityscape landscape scenery space ocean sea library
+    desert meadow field mountains woods jungle room cafe restaurant school stage rooftop alley""".split()
+)
+WRAPPING = frozenset("cover fill dress coat make wrap bury bathe drench clothe adorn decorate engulf shroud".split())
 ON_ANIMATE = frozenset({"on", "over", "around", "upon", "onto", "on top of"})
 
 
@@ -40,6 +46,7 @@ class Extraction:
 
     vertices: list[Vertex] = field(default_factory=list)
     edges: list[Hyperedge] = field(default_factory=list)
+    not_content: list[tuple[Span, str]] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
 
 
@@ -62,8 +69,9 @@ class _Extractor:
         self.merged: dict[int, int] = {}  # xcomp verb -> verb it joins
         self.extra: dict[int, list[int]] = {}  # predicate adjectives of a noun
         self.dropped: set[int] = set()
+        self.denied: list[str] = []  # actions that do not take place
         self.subject_memo: dict[int, list[int]] = {}
-        self.counts: dict[int, int] = {}
+        self.negated: list[tuple[int, int]] = []  # first and last token of what the prompt says is absent
 
     # ------------------------------------------------------------------------------------------------ vertices
 
@@ -212,6 +220,9 @@ class _Extractor:
             self.copula(verb)
             return
         words, last = self.chain(verb)
+        if any(c.dep_ == "neg" for c in verb.children):
+            self.denied.append(" ".join(self.doc[i].text for i in words))
+            return
         subjects = self.subjects(verb)
         parties: list[tuple[str, int]] = []
         passive = self.passive(verb)
@@ -228,7 +239,9 @@ class _Extractor:
         parties += [("object", i) for i in objects]
         filled = bool(objects) or bool(passive and agents) or any(r == "object" for r, _ in parties) and not passive
         preps = [p for v in dict.fromkeys((verb, last)) for p in self.preps(v)]
-        joined, more = self.prep_parties(preps, filled, bool(objects) or bool(agents), [i for _, i in parties])
+        if lex.verb_lemma(verb.lower_) in WRAPPING and not objects and not agents:
+            filled = False
+        joined, more = self.prep_parties(preps, filled, bool(objects) or bool(agents), [i for _, i in parties], lex.verb_lemma(last.lower_))
         words += joined
         parties += more
         for adjective in (c for c in last.children if c.dep_ in ("acomp", "oprd") and c.tag_.startswith("JJ")):
@@ -244,6 +257,8 @@ class _Extractor:
         for child in verb.children:
             if child.dep_ in ("dobj", "pobj") and child.tag_ in ("WDT", "WP"):
                 return [("object", i) for i in self.antecedents(verb.head)]
+        if any(g.lower_ == "whose" for c in verb.children for g in c.children):
+            return []
         own = any(c.dep_ in SUBJECTS and c.tag_ not in ("WDT", "WP") and c.lower_ not in ("that", "which", "who") for c in verb.children)
         if own and not any(c.dep_ == "dobj" for c in verb.children) and not any(c.tag_ == "WRB" or c.lower_ == "where" for c in verb.children):
             return [("object", i) for i in self.antecedents(verb.head)]
@@ -262,7 +277,7 @@ class _Extractor:
     def preps(self, verb: Token) -> list[Token]:
         return [c for c in verb.children if c.dep_ == "prep" and self.parts[c.i]]
 
-    def prep_parties(self, preps: list[Token], filled: bool, direct: bool, known: list[int]) -> tuple[list[int], list[tuple[str, int]]]:
+    def prep_parties(self, preps: list[Token], filled: bool, direct: bool, known: list[int], verb: str) -> tuple[list[int], list[tuple[str, int]]]:
         """Words that join the action and participants, of the prepositional phrases on a verb."""
         joined: list[int] = []
         parties: list[tuple[str, int]] = []
@@ -273,7 +288,8 @@ class _Extractor:
             if not nouns:
                 continue
             first = self.doc[nouns[0]]
-            role = self.prep_role(low, first, filled, direct)
+            wrapped = verb in WRAPPING and not direct and low in ("in", "with", "by", "of") and not joined
+            role = "object" if wrapped else self.prep_role(low, first, filled, direct)
             if role == "location":
                 self.environment.update(nouns)
             elif not direct and not joined and role in ("object", "instrument"):
@@ -387,6 +403,7 @@ class _Extractor:
         for token in self.doc:
             if self.counted(token) is not None:
                 self.dropped.add(token.i)
+        self.negate()
         verbs = [t for t in self.doc if self.is_action(t)]
         for verb in verbs:
             if verb.dep_ == "xcomp" and verb.head.tag_ in VERB_TAGS:
@@ -400,8 +417,27 @@ class _Extractor:
                 self.possessives(token)
         return self.build()
 
+    def negate(self) -> None:
+        """Leave out what the prompt says is not there: 'without a collar', 'no windows'."""
+        for token in self.doc:
+            if token.lower_ in ("without", "w/o", "minus") and token.dep_ == "prep" and self.parts[token.i]:
+                nouns = [i for o in token.children if o.dep_ == "pobj" for i in self.heads_of(o)]
+                self._negate(token.i, nouns)
+            elif token.lower_ == "no" and token.dep_ == "det" and self.is_vertex(token.head):
+                self._negate(token.i, [token.head.i])
+
+    def _negate(self, first: int, nouns: list[int]) -> None:
+        if nouns:
+            self.dropped.update(nouns)
+            self.negated.append((first, max(nouns)))
+
     def build(self) -> Extraction:
         out = Extraction()
+        for first, last in self.negated:
+            span = (self.parts[first][0][0], self.parts[last][-1][1])
+            out.not_content.append((span, self.prompt[slice(*span)]))
+            out.warnings.append(f"'{self.prompt[slice(*span)]}' says what is absent and is left out of the graph.")
+        out.warnings += [f"The action '{text}' is negated and left out of the graph." for text in self.denied]
         ids: dict[int, str] = {}
         tokens = [t for t in self.doc if self.is_vertex(t)]
         tokens.sort(key=lambda t: self.parts[t.i][0])
@@ -423,7 +459,7 @@ class _Extractor:
     def scenery(self, t: Token) -> bool:
         """A lone word such as 'outdoors' or 'night' among tags."""
         alone = t.dep_ == "ROOT" and not any(c.dep_ in ("prep", "acl", "relcl", "conj") for c in t.children)
-        return alone and t.lower_ in ("outdoors", "indoors", "night", "day", "sunset", "sunrise", "rain", "beach", "forest", "sky", "snow", "city", "street", "background", "outside", "inside", "underwater", "dusk", "dawn")
+        return alone and t.lower_ in SCENERY
 
     def modifiers(self, t: Token) -> tuple[Modifier, ...]:
         found: list[int] = []

@@ -195,9 +195,10 @@ def verb_can(verb: str, kind: str, first: bool = False) -> bool:
 
 
 @lru_cache(maxsize=4096)
-def is_phrasal(verb: str, particle: str) -> bool:
-    """Whether verb and particle are one verb of WordNet, such as "pick up"."""
-    return entry(f"{verb_lemma(verb)} {particle.lower()}").verb >= 0
+def is_phrasal(verb: str, particle: str, takes_object: bool = False) -> bool:
+    """Whether verb and particle are one verb of WordNet, such as "pick up" (one with an object, where that is asked)."""
+    found = entry(f"{verb_lemma(verb)} {particle.lower()}")
+    return found.verb >= 0 and (not takes_object or bool(found.any_frames & _bits(VERB_BITS, "transitive")))
 
 
 def _cost(count: float, best: float) -> float:
@@ -225,6 +226,10 @@ def candidates(word: str) -> tuple[tuple[str, float], ...]:
                 costs[tag] = min(costs[tag], 0.3)
     if word in w.PLACES and "NN" in costs:
         costs["NN"] = min(costs["NN"], 0.2)
+    most = 0.7 if is_animate(word) else 1.5 if noun_is(word, "food", "clothing", "furniture", "vehicle", "plant") else 2.2
+    for tag in ("NN", "NNS"):
+        if tag in costs:
+            costs[tag] = min(costs[tag], min(costs.values()) + most)
     least = min(costs.values())
     return tuple((tag, cost - least) for tag, cost in sorted(costs.items()))
 

@@ -23,7 +23,8 @@ class Word:
 
     @property
     def low(self) -> str:
-        return self.text.lower()
+        low = self.text.lower()
+        return w.TYPOS.get(low, low)
 
     @property
     def span(self) -> Span:
@@ -193,7 +194,9 @@ def _style_phrase(low: list[str], raw: list[str]) -> bool:
         return "the" not in low and "a" not in low
     if re.match(r"(art(work)?|illustration|painting|photo|photograph|photography|drawing|concept art|style|inspired|directed|painted|drawn|shot|illustrated|designed) (of|by|on|with|in the style of) [\w ]+$", text):
         return low[-2] != "of" and (low[0] not in ("photo", "photograph", "painting", "drawing", "illustration") or low[1] != "of")
-    if re.match(r"(in the style of|in style of|style of|trending on|featured on|shot on|shot with|taken with|taken on|inspired by|rendered in|made in|made with|rule of thirds|depth of field|award winning|unreal engine|octane render)\b", text):
+    if text in ("solo", "looking at viewer", "looking at the viewer", "facing viewer", "no humans", "oil painting", "sfw", "nsfw"):
+        return True
+    if re.match(r"(in the style of|in style of|style of|trending on|featured on|shot on|shot with|taken with|taken on|inspired by|rendered in|made in|made with|rule of thirds|depth of field|award winning|unreal engine|octane render|(oil|acrylic|ink|watercolou?r|pencil|charcoal|pastel) on (canvas|paper|panel|wood)$)\b", text):
         return True
     if all(word in w.STYLE_WORDS or word.replace("_", " ") in w.STYLE_WORDS or re.fullmatch(r"\d+(k|mm|p|fps)|f/?\d(\.\d)?|iso\d*|score_\w+", word) for word in low):
         return any(word not in w.STYLE_NEED_COMPANY for word in low)
@@ -285,7 +288,7 @@ def _merge_prepositions(words: list[Word]) -> list[Word]:
     low = [word.low if not word.quote else "" for word in words]
     out, i = [], 0
     while i < len(words):
-        n = compound_at(low, i)
+        n = compound_at(low, i) or (2 if tuple(low[i : i + 2]) in (("each", "other"), ("one", "another")) else 0)
         if n:
             parts = tuple(part for word in words[i : i + n] for part in word.parts)
             out.append(Word(" ".join(low[i : i + n]), parts))

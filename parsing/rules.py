@@ -81,7 +81,8 @@ def _cut_cycles(tree: Tree) -> None:
 
 def finish(prompt: str, found: Extraction, not_content: list[str], parser: str) -> Hypergraph:
     """Build the hypergraph and say what to be careful about."""
-    graph = Hypergraph(prompt, tuple(found.vertices), tuple(found.edges), tuple(not_content), parser)
+    aside = tuple(dict.fromkeys([*not_content, *(text for _, text in found.not_content)]))
+    graph = Hypergraph(prompt, tuple(found.vertices), tuple(found.edges), aside, parser)
     return graph.with_warnings(*found.warnings, *_warnings(graph))
 
 

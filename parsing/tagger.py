@@ -68,20 +68,35 @@ def _options(sentence: list[Word], i: int, flat: bool) -> list[tuple[str, float]
     low = word.low
     if word.quote:
         return [("QT", 0.0)]
+    if low in SCENERY and _alone(sentence, i):
+        return [("NN", 0.0)]
     if low == ",":
         return [(",", 0.0)]
     closed = _closed(sentence, i)
     if closed is not None:
         return closed
     found = dict(lex.candidates(low))
+    if _alone(sentence, i):
+        found = {name: cost + (0.0 if name in ("NN", "NNS", "VBG", "NNP") else 1.5) for name, cost in found.items()}
     if not flat and word.text[0].isupper():
         found = _capital(sentence, i, found)
     return sorted(found.items())
 
 
+SCENERY = frozenset("outdoors indoors outside inside underwater solo".split())
+
+
+def _alone(sentence: list[Word], i: int) -> bool:
+    """Whether a word is a comma segment of its own."""
+    left = i == 0 or sentence[i - 1].text == ","
+    return left and (i + 1 == len(sentence) or sentence[i + 1].text == ",")
+
+
 def _closed(sentence: list[Word], i: int) -> list[tuple[str, float]] | None:
     """Tags of the closed classes; None for an open-class word."""
     word, low = sentence[i], sentence[i].low
+    if low in ("each other", "one another"):
+        return [("PRP", 0.0)]
     if len(word.parts) > 1:
         return [("IN", 0.0)]
     if low in ("'s", "’s", "'", "’"):
@@ -187,7 +202,7 @@ def _starts_noun_phrase(low: str) -> bool:
 def _close(state: State) -> float:
     """Cost of ending the noun phrase that is open."""
     if state.np == 1:
-        return 3.5
+        return 5.0
     if state.np == 2 and not (state.prev == "PRP"):
         if state.det == "s" and state.head == "p":
             return 4.0
@@ -216,7 +231,7 @@ def _begin(state: State, cost: float) -> tuple[float, dict]:
         return cost, changes
     if state.prev in VERBS or state.prev in ("RP", "RB") and state.slot:
         cost += {"I": 1.2, "M": 2.0, "H": 1.0}.get(state.slot, 0.0)
-        changes["slot"] = "D" if state.slot == "d" else ""
+        changes["slot"] = {"d": "D", "c": "C"}.get(state.slot, "")
         return cost, changes
     if state.np in (2,) and state.slot == "D":
         changes["slot"] = ""
@@ -251,6 +266,8 @@ def _noun(state: State, tag: str, sentence: list[Word], i: int) -> tuple[float, 
             cost += 0.3 if lex.is_animate(sentence[i - 1].low) else 0.8
         else:
             cost += 0.45
+        if low.endswith("ing") and lex.verb_lemma(low) != low:
+            cost += 0.6
     elif state.np == 0:
         cost, changes = _begin(state, 0.0)
         changes["det"] = ""
@@ -294,7 +311,7 @@ def _modifier(state: State, tag: str, sentence: list[Word], i: int) -> tuple[flo
         if tag == "AG":
             cost += -0.6 if purpose else 0.0
             if state.np == 0 and not purpose:
-                cost += 0.9 if state.prev in ("^", "IN", "CC", ",") else 0.7
+                cost += 1.5 if state.prev == "," else 0.9
         if state.np == 0 and tag == "AN":
             cost += 0.5
         if predicate and state.np == 0:
@@ -361,6 +378,8 @@ def _waits_for(low: str, tag: str) -> str:
     if tag == "VBN":
         return "I"
     transitive, intransitive = lex.verb_can(low, "transitive"), lex.verb_can(low, "intransitive")
+    if lemma in CAUSATIVES:
+        return "c"
     if lex.verb_can(low, "ditransitive") and lemma in DITRANSITIVES:
         return "d"
     if transitive and not intransitive:
@@ -370,6 +389,7 @@ def _waits_for(low: str, tag: str) -> str:
     return "O"
 
 
+CAUSATIVES = frozenset("make let help watch see hear have".split())
 DITRANSITIVES = frozenset(
     """give hand show offer send bring pass throw toss feed teach tell buy serve lend sell pay read write make cook get award
     grant lend pour fetch build""".split()
@@ -472,6 +492,8 @@ def _finite(state: State, tag: str, sentence: list[Word], i: int) -> tuple[float
         return (0.0 if tag != "VBP" else 0.3), new
     if clause == "o":
         cost += 2.2
+    elif clause == "F" and tag in ("VB", "VBP") and state.verb in ("VB", "VBP") and low not in w.BE and state.np == 2:
+        return 1.2, "F"
     elif clause == "F":
         cost += 0.0 if state.prev == "CC" and state.verb in FINITE or state.prev == "CC" else 0.4 if state.fresh else 2.5
         if state.prev == "CC" and state.verb in FINITE and state.verb != tag and "VBD" not in (state.verb, tag):
@@ -489,9 +511,13 @@ def _finite(state: State, tag: str, sentence: list[Word], i: int) -> tuple[float
         elif tag == "VBZ" and agrees == "x" and state.fresh:
             cost += 0.3
         elif tag == "VBP" and low not in w.BE and agrees == "s" and not (state.fresh and clause == "S"):
-            cost += 1.6
+            cost += 2.0
     if tag == "VB":
+        if state.slot == "C" and state.np == 2:
+            return 0.2, state.clause
         cost += 1.5
+    if state.prev in VERBS and state.slot not in ("B", "H", "M"):
+        cost += 2.5
     if tag == "VBD" and low not in w.BE and low not in w.HAVE:
         cost += 0.5
         if after == "by":
@@ -548,7 +574,8 @@ def _particle(state: State, sentence: list[Word], i: int) -> tuple[float, State]
     low, after = sentence[i].low, _next(sentence, i)
     cost = _close(state)
     if state.prev in VERBS:
-        known = lex.is_phrasal(sentence[i - 1].low, low)
+        ends = not after or after == "," or after in w.PREPOSITIONS or after in w.COORDINATORS
+        known = lex.is_phrasal(sentence[i - 1].low, low, takes_object=not ends)
         cost += 0.0 if known else 0.9
         if known and low not in ("by", "in", "over", "through", "along", "around") and not (low == "on" and state.slot in ("I", "L")):
             cost -= 0.5

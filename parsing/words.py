@@ -34,7 +34,7 @@ PREPOSITIONS = _set(
     """about above across after against along alongside amid amidst among amongst around as at atop before behind below
     beneath beside besides between beyond by despite down during except for from in inside into like near nearby of off on
     onto opposite out outside over past per round since through throughout till to toward towards under underneath unlike
-    until up upon via with within without versus vs featuring depicting aboard astride minus w/ w/o"""
+    until up upon via with within without versus vs than featuring depicting aboard astride minus w/ w/o"""
 ) - {"nearby", "featuring", "depicting"}
 LOCATIVE = _set(
     """above across against along alongside amid amidst among amongst around at atop before behind below beneath beside
@@ -49,6 +49,8 @@ ADVERBS = _set(
     directly partially partly fully half mostly intricately beautifully upside sideways ahead nearby overhead outdoors
     indoors aside abreast afar once twice around straight high low slightly elegantly peacefully playfully"""
 )
+TYPOS = {"teh": "the", "hte": "the", "adn": "and", "nad": "and", "wiht": "with", "wih": "with", "ont": "on", "fo": "of",
+         "ot": "to", "taht": "that", "ans": "and", "an d": "and", "thru": "through", "nex": "next"}  # fmt: skip
 NUMBERS = {
     "zero": 0, "one": 1, "two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7, "eight": 8, "nine": 9,
     "ten": 10, "eleven": 11, "twelve": 12, "thirteen": 13, "fourteen": 14, "fifteen": 15, "sixteen": 16, "seventeen": 17,
@@ -111,7 +113,7 @@ PLACES = _set(
     mud dirt gravel puddles snowfall blizzard hurricane thunderstorm lightning bathtub_ countertop_ haze smoke_ dunes dune
     television screen_ forge smithy carnival festival concert ceremony wedding_ party_ picnic_ race_ war battle
     auditorium ballroom crypt tomb throneroom cockpit trench_ fjord reef seafloor undergrowth bushes_ volcano crater
-    wonderland fairyland paradise hell underworld hospital pharmacy laundromat barbershop salon spa sauna velodrome"""
+    wonderland fairyland paradise hell underworld hospital pharmacy laundromat barbershop salon spa sauna velodrome château chateau"""
 )
 NOT_PLACES = _set(
     """tree bush fence wall door gate window chair bench table desk sofa couch bed shelf counter box basket cup bowl plate
