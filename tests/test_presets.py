@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 from interplay.errors import InterplayError
@@ -66,3 +67,33 @@ def test_wrong_settings_get_one_sentence(changes, words):
 def test_unknown_preset_names_the_known_ones():
     with pytest.raises(InterplayError, match=r"called 'SHI'; choose one of SHY, .*CONFORM \(paper\)"):
         preset("SHI")
+
+
+def _docs_rows() -> list[str]:
+    """The table of docs/guidance.md, made from the presets."""
+    columns = [PRESETS[n] for n in ("SHY", "SHY (combined)", "CONFORM", "SHY (paper)", "CONFORM (paper)")]
+    rows = {
+        "terms": lambda c: " ".join(c.terms),
+        "selection": lambda c: c.selection + (f" {' '.join(c.cycle)}" if c.selection == "weighted cycle" else ""),
+        "link": lambda c: (
+            f"{c.link_mode}{f' {c.link_margin:g}' if c.link_mode == 'hinge' else ''}" if "L" in c.terms else "–"
+        ),
+        "environment weight": lambda c: f"{c.environment_weight:g}",
+        "blur": lambda c: "literal" if c.literal_blur else "true",
+        "step": lambda c: f"{c.step:.1%} of \\|z\\|" if c.step_rule == "relative" else f"{c.step:g} · gradient",
+        "for steps": lambda c: f"{c.reference_steps or 'any'}",
+        "window": lambda c: f"{c.start:g}–{c.end:g}",
+        "refinement": lambda c: (
+            ", ".join(f"{n} at {a:g}" for a, n in zip(c.refine_at, c.refine_iterations, strict=True)) or "–"
+        ),
+        "cap": lambda c: f"{c.norm_cap:.0%}" if c.norm_cap else "–",
+        "keeps deviation": lambda c: "yes" if c.restore_std else "no",
+        "targets": lambda c: ", ".join(f"{n} {p:g}" for n, p in c.targets if n in c.terms) or "–",
+        "switches off": lambda c: "yes" if c.off_switch else "no",
+    }
+    return [f"| {name} | {' | '.join(row(c) for c in columns)} |" for name, row in rows.items()]
+
+
+def test_the_table_in_the_docs_is_what_the_presets_are():
+    text = (Path(__file__).parents[1] / "docs" / "guidance.md").read_text(encoding="utf-8")
+    assert [row for row in _docs_rows() if row not in text] == []
