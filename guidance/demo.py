@@ -1,4 +1,4 @@
-"""``interplay demo``: read a prompt, draw it plainly and with guidance from one seed, and lay all of it side by side."""
+"""``interplay demo``: read a prompt, draw it plainly and with guidance from one seed, and lay all side by side."""
 
 from __future__ import annotations
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import diffusers
 import numpy as np
@@ -23,7 +23,7 @@ class PixelWorldPainter:
 
     def __init__(self, folder: Path | None = None) -> None:
         self.name = f"diffusers {diffusers.__version__}"
-        self.pipeline: Any = load_pixelworld(folder=folder)
+        self.pipeline = cast(Any, load_pixelworld(folder=folder))
         config = self.pipeline.scheduler.config
         self.pipeline.scheduler = diffusers.EulerDiscreteScheduler.from_config(config, timestep_spacing="linspace")
         self.pipeline.set_progress_bar_config(disable=True)
