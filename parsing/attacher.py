@@ -65,6 +65,13 @@ def attach(words: list[Word], tags: list[str]) -> Tree:
     return _Attacher(words, tags).run()
 
 
+def chunks(words: list[Word], tags: list[str]) -> list[Item]:
+    """Base noun phrases and the words between them."""
+    attacher = _Attacher(words, tags)
+    attacher.chunk()
+    return attacher.items
+
+
 class _Attacher:
     def __init__(self, words: list[Word], tags: list[str]) -> None:
         self.words, self.tags = words, list(tags)
@@ -86,6 +93,8 @@ class _Attacher:
         self.sub = -1
         self.last = ""  # kind of the last item
         self.ahead_of_prep = ""  # kind of the item in front of the open preposition
+        self.after_to = False  # an auxiliary stands between "to" and its verb
+        self.joiner_clause = False  # a noun behind a conjunction opened a clause of its own
         self.is_owner = False  # the noun phrase just read owns the next one
         self.marked: dict[int, bool] = {}  # noun -> it has a determiner or number
         self.loose: list[int] = []  # prepositions that wait for a verb
@@ -341,7 +350,7 @@ class _Attacher:
             return True
         if self.joiner == "," and not self._in_list(i):
             return False
-        if finite and self.verbs and (self.main is not None or acting) and not self._shared_subject():
+        if finite and self.verbs and (self.main is not None or acting and self.animate(i)):
             self.joiner_clause = True
             return False
         if participle and acting and self._can_act_beside(i, acting[-1].noun):
@@ -361,9 +370,6 @@ class _Attacher:
         if self.worn(i) or self.body(i):
             return False
         return self.animate(i) or not self.animate(actor)
-
-    def _shared_subject(self) -> bool:
-        return False
 
     def _in_list(self, i: int) -> bool:
         """Whether the noun after a comma is part of a list that ends in 'and': 'a cat, a dog and a bird'."""
@@ -526,6 +532,9 @@ class _Attacher:
         nearest = after[-1] if after else self.nouns[-1]
         if low in ("with", "w/", "without"):
             own = self.tags[i - 1] == "PRP$" or i > 1 and self.tags[i - 2] == "PRP$"
+            follower = self.peek()
+            if follower is not None and follower.kind == "P" and self.n + 2 < len(self.items) and self.tags[self.items[self.n + 2].at] == "PRP":
+                return nearest  # 'a cake with candles on it'
             if self.worn(i) or self.body(i):
                 wearers = [x for x in after if self.animate(x)]
                 if wearers and not (self.body(i) and own):
@@ -562,7 +571,7 @@ class _Attacher:
             return -1
         if low == "of":
             return nouns[-1]
-        if low in ("with", "w/", "in", "without") and (self.worn(i) or self.body(i)):
+        if low in ("with", "w/", "in", "without") and (self.worn(i) or self.body(i) and low != "in"):
             owners = [x for x in nouns if self.animate(x)]
             if owners:
                 return owners[-1]
@@ -603,6 +612,7 @@ class _Attacher:
             self.passive_next = passive
             if passive and self.tags[main.at] == "VBD":
                 self.tags[main.at] = "VBN"
+            self.after_to = self.after_to or self.last == "TO"
             return
         aux, self.aux = getattr(self, "aux", None), None
         passive = getattr(self, "passive_next", False)
@@ -610,8 +620,9 @@ class _Attacher:
         finite = self.is_finite(i) if aux is None else aux in ("VBZ", "VBP", "VBD", "MD", "VB")
         if aux in ("VBG", "VBN"):
             finite = False
-        if self.last == "TO":
-            self._infinitive(i)
+        if self.last == "TO" or self.after_to:
+            self.after_to = False
+            self._infinitive(i, passive)
             return
         if aux is None and self.tags[i] == "VBD":
             self._past_or_passive(item)
@@ -643,7 +654,9 @@ class _Attacher:
         if self.relative >= 0:
             self._relative_clause(verb, label)
             return
-        if self.joiner == "CC" and self.last == "CC" and self.verbs:
+        if self._serves_object(verb):
+            return
+        if self.joiner and self.last in ("CC", ",") and self.verbs and (self.last == "CC" or self.main is not None):
             partner = self._coordinated_verb(True)
             self.arc(i, partner.at, "conj")
             verb.label, verb.subject = "conj", partner.subject
@@ -668,7 +681,7 @@ class _Attacher:
             if target >= 0 and target != i:
                 self.arc(i, target, "advcl")
                 verb.label = "advcl"
-        elif getattr(self, "joiner_clause", False):
+        elif self.joiner_clause:
             self.joiner_clause = False
             partner = self.verbs[-1]
             if self.deps[partner.at] == "ROOT":
@@ -681,6 +694,20 @@ class _Attacher:
         if self.first_main is None:
             self.first_main = verb
 
+    def _serves_object(self, verb: Verb) -> bool:
+        """'helping a man walk': the bare infinitive belongs to the object."""
+        governor = self.verbs[-1] if self.verbs else None
+        if governor is None or self.last != "N" or self.tags[verb.at] != "VB" or not self.nouns:
+            return False
+        noun = self.nouns[-1]
+        if lex.verb_lemma(self.low(governor.at)) not in CAUSATIVES or self.via.get(noun) != "dobj":
+            return False
+        self.arc(verb.at, governor.at, "ccomp")
+        self.arc(noun, verb.at, "nsubj")
+        self.via[noun] = "nsubj"
+        verb.subject, verb.label = noun, "ccomp"
+        return True
+
     def _serial(self, verb: Verb) -> bool:
         """'person wear shirt stand on sand': a second verb of the same subject; or 'making it move', one of the object."""
         governor = self.verbs[-1] if self.verbs else None
@@ -689,13 +716,6 @@ class _Attacher:
         noun = self.nouns[-1]
         if self.via.get(noun) not in ("dobj", "pobj"):
             return False
-        if lex.verb_lemma(self.low(governor.at)) in CAUSATIVES and self.via.get(noun) == "dobj":
-            self.arc(verb.at, governor.at, "ccomp")
-            self.arc(noun, verb.at, "nsubj")
-            self.via[noun] = "nsubj"
-            governor.objects = []
-            verb.subject, verb.label = noun, "ccomp"
-            return True
         if self.main is not None and self.main.subject >= 0 and not self.animate(noun):
             self.arc(verb.at, self.main.at, "conj")
             verb.subject, verb.label = self.main.subject, "conj"
@@ -797,13 +817,13 @@ class _Attacher:
         start = commas[-2] if len(commas) > 1 else -1
         return [x for x in self.nouns if x > start]
 
-    def _infinitive(self, i: int) -> None:
-        to = self.items[self.n - 1].at if self.items[self.n - 1].kind == "TO" else i - 1
-        self.arc(to, i, "aux")
-        verb = Verb(i, False, tag="VB")
+    def _infinitive(self, i: int, passive: bool) -> None:
+        to = max((k for k in range(self.n) if self.items[k].kind == "TO"), default=0)
+        self.arc(self.items[to].at, i, "aux")
+        verb = Verb(i, False, passive, tag=self.tags[i])
         if self.verbs:
             governor = self.verbs[-1]
-            bare = self.items[self.n - 2].kind in ("V", "RB", "RP", "P", "A")
+            bare = self.items[max(to - 1, 0)].kind in ("V", "RB", "RP", "P", "A")
             if bare:
                 self.arc(i, governor.at, "xcomp")
                 verb.label, verb.subject = "xcomp", governor.subject

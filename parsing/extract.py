@@ -29,6 +29,7 @@ SCENERY = frozenset(
     background classroom park kitchen bedroom bathroom office garden cityscape landscape scenery space ocean sea library
     desert meadow field mountains woods jungle room cafe restaurant school stage rooftop alley""".split()
 )
+AIMING = frozenset("look howl stare bark point gaze shout aim glance glare peer yell wave smile laugh growl throw shoot fire".split())
 WRAPPING = frozenset("cover fill dress coat make wrap bury bathe drench clothe adorn decorate engulf shroud".split())
 ON_ANIMATE = frozenset({"on", "over", "around", "upon", "onto", "on top of"})
 
@@ -98,14 +99,15 @@ class _Extractor:
 
     def counted(self, t: Token) -> Token | None:
         """X of 'a group of X'."""
-        if t.lower_ not in w.QUANTIFIERS and not (t.lower_ in w.NUMBERS or t.tag_ in ("CD", "DT", "PRP")):
+        collective = t.lower_ in w.COLLECTIVES
+        if not collective and t.lower_ not in w.QUANTIFIERS and not (t.lower_ in w.NUMBERS or t.tag_ in ("CD", "DT", "PRP")):
             return None
         if t.tag_ not in (*NOUN_TAGS, "CD", "DT", "PRP"):
             return None
         for prep in t.children:
             if prep.dep_ == "prep" and prep.lower_ == "of":
                 for obj in prep.children:
-                    if obj.dep_ == "pobj" and obj.tag_ in NOUN_TAGS:
+                    if obj.dep_ == "pobj" and obj.tag_ in NOUN_TAGS and (not collective or self.animate(obj)):
                         return obj
         return None
 
@@ -241,7 +243,7 @@ class _Extractor:
         preps = [p for v in dict.fromkeys((verb, last)) for p in self.preps(v)]
         if lex.verb_lemma(verb.lower_) in WRAPPING and not objects and not agents:
             filled = False
-        joined, more = self.prep_parties(preps, filled, bool(objects) or bool(agents), [i for _, i in parties], lex.verb_lemma(last.lower_))
+        joined, more = self.prep_parties(preps, filled, bool(objects) or bool(agents), [i for _, i in parties], lex.verb_lemma(last.lower_), passive)
         words += joined
         parties += more
         for adjective in (c for c in last.children if c.dep_ in ("acomp", "oprd") and c.tag_.startswith("JJ")):
@@ -272,12 +274,17 @@ class _Extractor:
                     out += self.heads_of(child)
                 elif child.dep_ == "dative" and child.tag_ in ("IN", "TO"):
                     out += [i for o in child.children if o.dep_ == "pobj" for i in self.heads_of(o)]
+        for clause in verb.children:  # "helping an old man walk": the man is helped
+            if clause.dep_ == "ccomp" and clause.tag_ == "VB" and not any(c.dep_ == "mark" for c in clause.children):
+                out += [i for c in clause.children if c.dep_ == "nsubj" for i in self.heads_of(c)]
+        if verb.lower_ == "be":
+            out += [i for c in verb.children if c.dep_ == "attr" and c.tag_ in NOUN_TAGS for i in self.heads_of(c)]
         return list(dict.fromkeys(out))
 
     def preps(self, verb: Token) -> list[Token]:
         return [c for c in verb.children if c.dep_ == "prep" and self.parts[c.i]]
 
-    def prep_parties(self, preps: list[Token], filled: bool, direct: bool, known: list[int], verb: str) -> tuple[list[int], list[tuple[str, int]]]:
+    def prep_parties(self, preps: list[Token], filled: bool, direct: bool, known: list[int], verb: str, passive: bool) -> tuple[list[int], list[tuple[str, int]]]:
         """Words that join the action and participants, of the prepositional phrases on a verb."""
         joined: list[int] = []
         parties: list[tuple[str, int]] = []
@@ -288,8 +295,9 @@ class _Extractor:
             if not nouns:
                 continue
             first = self.doc[nouns[0]]
-            wrapped = verb in WRAPPING and not direct and low in ("in", "with", "by", "of") and not joined
-            role = "object" if wrapped else self.prep_role(low, first, filled, direct)
+            wrapped = verb in WRAPPING and passive and not direct and low in ("in", "with", "by", "of") and not joined
+            aimed = low == "at" and verb in AIMING
+            role = "object" if wrapped or aimed else self.prep_role(low, first, filled, direct)
             if role == "location":
                 self.environment.update(nouns)
             elif not direct and not joined and role in ("object", "instrument"):

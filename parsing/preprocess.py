@@ -276,6 +276,14 @@ for _phrase in sorted(w.COMPOUND_PREPOSITIONS, key=lambda p: -len(p.split())):
     _COMPOUNDS.setdefault(_phrase.split()[0], []).append(tuple(_phrase.split()))
 
 
+IDIOMS = {phrase: tuple(phrase.split()) for phrase in w.IDIOMS}
+
+
+def idiom_at(low: list[str], i: int) -> int:
+    """Length in words of the adverbial idiom that begins at ``i``, such as "hand in hand"; 0 when there is none."""
+    return max((len(p) for p in IDIOMS.values() if p[0] == low[i] and tuple(low[i : i + len(p)]) == p), default=0)
+
+
 def compound_at(low: list[str], i: int) -> int:
     """Length in words of the compound preposition that begins at ``i``; 0 when there is none."""
     for phrase in _COMPOUNDS.get(low[i], ()):
@@ -288,7 +296,7 @@ def _merge_prepositions(words: list[Word]) -> list[Word]:
     low = [word.low if not word.quote else "" for word in words]
     out, i = [], 0
     while i < len(words):
-        n = compound_at(low, i) or (2 if tuple(low[i : i + 2]) in (("each", "other"), ("one", "another")) else 0)
+        n = compound_at(low, i) or idiom_at(low, i) or (2 if tuple(low[i : i + 2]) in (("each", "other"), ("one", "another")) else 0)
         if n:
             parts = tuple(part for word in words[i : i + n] for part in word.parts)
             out.append(Word(" ".join(low[i : i + n]), parts))

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from . import lexicon as lex
 from . import words as w
-from .preprocess import Word
+from .preprocess import IDIOMS, Word
 
 BEAM = 28
 NOUNS = ("NN", "NNS", "NNP", "QT")
@@ -98,7 +98,7 @@ def _closed(sentence: list[Word], i: int) -> list[tuple[str, float]] | None:
     if low in ("each other", "one another"):
         return [("PRP", 0.0)]
     if len(word.parts) > 1:
-        return [("IN", 0.0)]
+        return [("RB", 0.0)] if low in IDIOMS else [("IN", 0.0)]
     if low in ("'s", "’s", "'", "’"):
         return [("POS", 0.0), ("VBZ", 1.5)] if len(low) > 1 else [("POS", 0.0)]
     if low in w.BE:

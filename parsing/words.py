@@ -88,6 +88,15 @@ QUANTIFIERS = _set(
     """group groups bunch pair pairs set couple couples lot lots number variety handful plenty dozens hundreds thousands
     dozen assortment collection series trio duo quartet multitude"""
 )
+COLLECTIVES = _set(
+    """herd flock crowd swarm pack school pride colony gang troop horde mob throng team litter army squad band family gaggle
+    host cluster murder pod party flocks herds crowds packs swarms teams"""
+)
+IDIOMS = _phrases("""hand in hand, side by side, face to face, back to back, arm in arm, upside down, inside out, one by one,
+    step by step, shoulder to shoulder, head to head, nose to nose, cheek to cheek, in the distance_, at the same time,
+    at once, at work, at rest, at play, in line, on fire, in flight, in motion, in mid-air, in midair, in love, of course,
+    for example, at least, at most, on foot, by hand, on display, on duty, in focus, in bloom, in full bloom, in action,
+    on top, on guard, at dawn_, a lot, in a row, in a line, in a circle, up close, out loud, as if""")
 QUANTIFIER_COUNTS = {"pair": 2, "couple": 2, "trio": 3, "duo": 2, "quartet": 4, "dozen": 12}
 
 PLACES = _set(
