@@ -45,9 +45,15 @@ def parse_with_text(prompt: str, override: str = "", parser: str = "auto") -> Hy
 @lru_cache(maxsize=_REMEMBERED)
 def _parse(prompt: str, parser: str) -> Hypergraph:
     if parser == "rules":
-        from .rules import parse_rules
+        try:
+            from .rules import parse_rules
 
-        return parse_rules(prompt)
+            return parse_rules(prompt)
+        except ModuleNotFoundError as error:
+            raise InterplayError(
+                f"The parser needs {error.name}, which is not installed; run pip install spacy lemminflect "
+                "in the Python that runs Interplay."
+            ) from error
     if parser not in available_parsers():
         raise InterplayError(
             f"There is no parser '{parser}'; use one of {', '.join(available_parsers())}, "

@@ -8,15 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import ROOT, comfyui_path
+from clip_vocabulary import clip_tokenizer
+from conftest import ROOT
 from corpus import PAPER, gold, gold_graph
 from interplay.errors import InterplayError
 from interplay.parsing.clip_pieces import clip_pieces
 from interplay.parsing.hypergraph import Hypergraph
 from interplay.parsing.tokens import Piece, TokenTable, align_plain
 from prompt_fuzz import random_prompt
-
-transformers = pytest.importorskip("transformers")
 
 
 class WithoutOffsets:
@@ -38,11 +37,7 @@ class WithoutOffsets:
 
 @pytest.fixture(scope="module")
 def clip() -> Any:
-    folders = (ROOT / "guidance/pixelworld/weights/tokenizer", comfyui_path() / "comfy/sd1_tokenizer")
-    folder = next((f for f in folders if (f / "merges.txt").is_file()), None)
-    if folder is None:
-        pytest.skip("no CLIP vocabulary: neither PixelWorld's weights nor a ComfyUI are here")
-    return transformers.CLIPTokenizer.from_pretrained(str(folder))
+    return clip_tokenizer()
 
 
 def spelled(tokenizer: Any, pieces: list[Piece]) -> str:
