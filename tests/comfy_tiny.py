@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import torch
@@ -46,10 +47,10 @@ def build(
     dtype: torch.dtype = torch.float32,
     manual_cast: torch.dtype | None = None,
     seed: int = 0,
-    quant: dict[str, Any] | None = None,
+    state: dict[str, Tensor] | None = None,
     **changes: Any,
 ) -> Any:
-    """A ModelPatcher of a tiny U-Net with random weights. family: SD15, SD20 or SDXL."""
+    """A ModelPatcher of a tiny U-Net with random weights, or with a quantised ``state``. family: SD15, SD20 or SDXL."""
     import comfy.model_base
     import comfy.model_patcher
     import comfy.supported_models
@@ -57,10 +58,10 @@ def build(
     config = {**BASE, **{"SD20": SD2, "SDXL": SDXL}.get(family, {}), "dtype": dtype, **changes}
     kind = getattr(comfy.supported_models, family)(config)
     kind.set_inference_dtype(dtype, manual_cast)
-    if quant is not None:
-        kind.quant_config = quant
+    if state is not None:
+        kind.quant_config = {"mixed_ops": True}
     network = (comfy.model_base.SDXL if family == "SDXL" else comfy.model_base.BaseModel)(kind)
-    network.diffusion_model.load_state_dict(weights(network.diffusion_model, seed))
+    network.diffusion_model.load_state_dict(weights(network.diffusion_model, seed) if state is None else state)
     network.eval()
     device = torch.device("cpu")
     return comfy.model_patcher.ModelPatcher(network, load_device=device, offload_device=device)
@@ -76,6 +77,22 @@ def weights(unet: torch.nn.Module, seed: int) -> dict[str, Tensor]:
         else:
             state[key] = torch.full(value.shape, 1.0 if key.endswith("weight") else 0.0).to(value.dtype)
     return state
+
+
+def quantised(state: dict[str, Tensor], form: str) -> dict[str, Tensor]:
+    """A checkpoint in which the attention and feed-forward matrices are quantised, as ComfyUI saves them."""
+    from comfy.quant_ops import QUANT_ALGOS, QuantizedTensor
+
+    out: dict[str, Tensor] = {}
+    for key, value in state.items():
+        if value.ndim != 2 or "transformer_blocks" not in key:
+            out[key] = value
+            continue
+        packed = QuantizedTensor.from_float(value, QUANT_ALGOS[form]["comfy_tensor_layout"], scale="recalculate")
+        out.update(packed.state_dict(key))
+        note = json.dumps({"format": form}).encode()
+        out[key.removesuffix("weight") + "comfy_quant"] = torch.tensor(list(note), dtype=torch.uint8)
+    return out
 
 
 def text(seed: int = 1, tokens: int = LENGTH, **extra: Any) -> list[list[Any]]:
@@ -148,3 +165,68 @@ def sample(
             model, noise, steps, cfg, sampler, scheduler, positive, negative, latent,
             denoise=denoise, noise_mask=mask, seed=seed, disable_pbar=True, callback=callback,
         )  # fmt: skip
+
+
+def at_step(
+    model: Any,
+    positive: Any,
+    function: Any,
+    negative: Any = None,
+    sigma: float = 4.0,
+    batch: int = 1,
+    size: tuple[int, int] = (16, 16),
+    mask: Tensor | None = None,
+    seed: int = 3,
+) -> Any:
+    """What ``function`` makes of the GuidedPass that a sampler would have at ``sigma``, with the host all set up."""
+    import comfy.sample
+    import comfy.samplers
+    from interplay.guidance.hosts.comfyui.passes import GuidedPass
+    from interplay.guidance.hosts.comfyui.run import token_graphs
+
+    found = []
+
+    def sampler(model_k: Any, x: Tensor, sigmas: Tensor, extra_args: Any = None, **kwargs: Any) -> Tensor:
+        place = GuidedPass(guider, model_k, x, sigmas[0] * x.new_ones(len(x)), extra_args, token_graphs(guider))
+        found.append(function(place))
+        return x
+
+    with torch.inference_mode():
+        guider = comfy.samplers.CFGGuider(model)
+        guider.set_conds(positive, negative or text(2))
+        guider.set_cfg(3.0)
+        latent = torch.randn(batch, 4, *size, generator=torch.Generator().manual_seed(seed + 1))
+        noise = comfy.sample.prepare_noise(latent, seed)
+        sigmas = torch.tensor([sigma, 0.0])
+        kind = comfy.samplers.KSAMPLER(sampler)
+        guider.sample(noise, latent, kind, sigmas, denoise_mask=mask, disable_pbar=True, seed=seed)
+    return found[0]
+
+
+def probe(maps: Tensor) -> Tensor:
+    """A loss that sees every map: a fixed random sum, scaled to the maps."""
+    weights = torch.randn(maps.shape, generator=torch.Generator().manual_seed(11), dtype=torch.float64)
+    return (maps.double() * weights).sum() * 100.0
+
+
+def gradient(place: Any) -> Tensor:
+    """d probe / dz of all guided conds at a GuidedPass."""
+    with torch.inference_mode(False), torch.enable_grad():
+        z = place.z.clone().requires_grad_()
+        loss = sum(probe(found.maps) for found in place.capture(z))
+        return torch.autograd.grad(loss, z)[0]
+
+
+def slope(place: Any, direction: Tensor, width: float = 0.02) -> float:
+    """d probe along ``direction`` by central differences, without any gradient."""
+    values = []
+    for side in (width, -width):
+        with torch.inference_mode(False), torch.no_grad():
+            values.append(float(sum(probe(found.maps) for found in place.capture(place.z + side * direction))))
+    return (values[0] - values[1]) / (2 * width)
+
+
+def direction(place: Any, seed: int = 7) -> Tensor:
+    """A random unit direction in network space."""
+    drawn = torch.randn(place.z.shape, generator=torch.Generator().manual_seed(seed))
+    return drawn / drawn.norm()

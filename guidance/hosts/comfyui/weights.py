@@ -24,7 +24,6 @@ from torch.overrides import TorchFunctionMode
 from ....errors import InterplayError
 
 PLAIN = (Tensor, nn.Parameter)  # tensor subclasses (quantised, GGUF) must never be re-viewed by their storage
-LINEAR = (nn.Linear, nn.Conv2d)
 OWNERS = (nn.Linear, nn.Conv2d, nn.GroupNorm, nn.LayerNorm, comfy.ops.CastWeightBiasOp)
 
 
@@ -86,7 +85,7 @@ def recompute(network: nn.Module) -> Iterator[None]:
             if isinstance(module, OWNERS) and not isinstance(module, nn.Embedding):
                 own = module.__dict__.get("forward")
                 changed.append((module, own))
-                layer = _Layer(module, module.forward, own is None and isinstance(module, LINEAR))
+                layer = _Layer(module, module.forward, own is None and _is_linear(module))
                 module.forward = layer.run  # type: ignore[method-assign]
         yield
     finally:
@@ -95,6 +94,12 @@ def recompute(network: nn.Module) -> Iterator[None]:
                 del module.forward
             else:
                 module.forward = own  # type: ignore[method-assign]
+
+
+def _is_linear(module: nn.Module) -> bool:
+    """Whether the gradient to a layer's input does not depend on that input, so that it need not be kept."""
+    quantised = isinstance(module, comfy.ops.CastWeightBiasOp) and hasattr(module, "in_features")
+    return quantised or isinstance(module, (nn.Linear, nn.Conv2d))
 
 
 @dataclass(frozen=True)
@@ -149,23 +154,34 @@ class _Transpose(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        if func in (F.linear, F.conv2d) and args and args[0] is self.x and type(args[1]) in PLAIN:
-            self.found = self._product(func, *args[1:], **kwargs)
+        weight = _plain(args[1]) if func in (F.linear, F.conv2d) and len(args) > 1 and args[0] is self.x else None
+        if weight is not None:
+            self.found = self._product(func, weight, *args[2:], **kwargs)
             self.out = torch.empty((), dtype=self.grad.dtype, device=self.grad.device).expand(self.grad.shape)
             return self.out
         return func(*args, **kwargs)
 
     def _product(self, func: Any, weight: Tensor, bias: Any = None, *layout: Any, **named: Any) -> Tensor:
         if func is F.linear:
-            return self.grad @ weight
+            return self.grad @ weight.to(self.grad.dtype)
         return conv2d_input(self.x.shape, weight, self.grad, *layout, **named)
+
+
+def _plain(weight: Tensor) -> Tensor | None:
+    """The weight as an ordinary tensor, dequantised where it is quantised; None for what is not known."""
+    if type(weight) in PLAIN:
+        return weight
+    if type(weight).dequantize is Tensor.dequantize:
+        return None
+    values = weight.dequantize()
+    return values if type(values) in PLAIN else None
 
 
 def _transposed(
     layer: _Layer, shape: Any, dtype: Any, device: Any, grad: Tensor, args: Any, kwargs: Any
 ) -> Tensor | None:
     """The gradient of a linear layer without its forward product; None when the layer is more than one such call."""
-    with torch.inference_mode():
+    with _dequantised(layer.module), torch.inference_mode():
         x = torch.empty((), dtype=dtype, device=device).expand(shape)
         with _Transpose(x, grad) as mode:
             out = layer.forward(x, *args, **kwargs)
