@@ -8,9 +8,8 @@ from comfy_api.latest import io, ui
 
 from ..guidance.figures import draw_hypergraph
 from ..guidance.hosts.comfyui.conditioning import encode, find_graph
-from ..parsing import available_parsers, parse
+from ..parsing import available_parsers, format_text, parse_with_text
 from ..parsing.hypergraph import Hypergraph
-from ..parsing.textform import apply_text, format_text, is_whole
 from .pictures import to_tensor
 from .token_report import token_report
 from .types import CATEGORY, HypergraphType
@@ -78,7 +77,7 @@ class PromptToHypergraph(io.ComfyNode):
 
     @classmethod
     def execute(cls, clip: Any, text: str, parser: str, relations: bool, override: str = "") -> io.NodeOutput:
-        graph = apply_text(Hypergraph(text) if is_whole(override) else parse(text, parser), override)
+        graph = parse_with_text(text, override, parser)
         conditioning = encode(clip, text, graph, relations=relations)
         shown = format_text(graph)
         report = token_report(shown, graph, dict(find_graph(conditioning)[0].tables))

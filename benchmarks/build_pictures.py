@@ -1,0 +1,79 @@
+"""Make the pictures of the README and the thumbnails of the workflows, by running the workflows in a real ComfyUI.
+
+    COMFYUI_PATH=... python benchmarks/build_pictures.py --out DIR
+
+Needs a ComfyUI with its requirements. Writes shy_pixelworld.jpg (the thumbnail), guided.jpg, hypergraph.jpg
+and maps.jpg, and report.txt with what the nodes said.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "tests"))
+
+import conftest  # noqa: E402, F401  (makes `interplay` importable)
+from comfy_server import ComfyServer, api_workflow, nodes_of  # noqa: E402
+from interplay.guidance.figures import Panel, sheet  # noqa: E402
+
+
+def strip(pictures: list[Image.Image]) -> Image.Image:
+    """Pictures of one size side by side."""
+    width, height = pictures[0].size
+    page = Image.new("RGB", (len(pictures) * (width + 4) - 4, height), (255, 255, 255))
+    for i, picture in enumerate(pictures):
+        page.paste(picture, (i * (width + 4), 0))
+    return page
+
+
+def save(picture: Image.Image, path: Path) -> None:
+    """As JPEG, good enough for pixel art."""
+    picture.convert("RGB").save(path, quality=90, optimize=True)
+
+
+def draw(server: ComfyServer, out: Path, seed: int | None) -> None:
+    """Run the PixelWorld workflow and save what it shows."""
+    prompt: dict[str, Any] = api_workflow("shy_pixelworld")
+    guided_id = nodes_of(prompt, "Interplay_ContrastLinkKSampler")[0]
+    for id in (guided_id, *nodes_of(prompt, "KSampler")):
+        prompt[id]["inputs"]["seed"] = prompt[id]["inputs"]["seed"] if seed is None else seed
+    entry = server.run(prompt)
+    if entry["status"]["status_str"] != "success":
+        raise SystemExit(str(entry["status"]["messages"][-1]))
+    plain, guided = (strip(server.pictures(entry, id)) for id in nodes_of(prompt, "SaveImage"))
+    text_id = nodes_of(prompt, "Interplay_PromptToHypergraph")[0]
+    maps_id = nodes_of(prompt, "Interplay_AttentionMaps")[0]
+    title = prompt[text_id]["inputs"]["text"]
+    save(sheet([[Panel(plain, "plain")], [Panel(guided, "guided, same noise")]], title), out / "guided.jpg")
+    both = Image.new("RGB", (plain.width, plain.height * 2 + 4), (255, 255, 255))
+    both.paste(plain, (0, 0))
+    both.paste(guided, (0, plain.height + 4))
+    save(both, out / "shy_pixelworld.jpg")
+    save(server.pictures(entry, nodes_of(prompt, "Interplay_HypergraphPreview")[0])[0], out / "hypergraph.jpg")
+    save(strip(server.pictures(entry, maps_id)), out / "maps.jpg")
+    said = [text for id in (text_id, guided_id, maps_id) for text in entry["outputs"][id]["text"]]
+    (out / "report.txt").write_text("\n\n".join(said) + "\n", encoding="utf-8")
+
+
+def main() -> None:
+    """Run the server and draw."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--seed", type=int, default=None, help="another seed than the workflow's")
+    options = parser.parse_args()
+    options.out.mkdir(parents=True, exist_ok=True)
+    comfyui = Path(os.environ.get("COMFYUI_PATH") or Path.home() / "comfy" / "ComfyUI")
+    with tempfile.TemporaryDirectory() as folder, ComfyServer(comfyui, Path(folder) / "base") as server:
+        draw(server, options.out, options.seed)
+
+
+if __name__ == "__main__":
+    main()
