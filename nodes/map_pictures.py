@@ -6,6 +6,7 @@ import torch
 from PIL import Image, ImageDraw
 from torch import Tensor
 
+from ..errors import InterplayError
 from ..guidance.figures import font, heatmap, shortened
 from ..guidance.graph import TokenGraph
 from .pictures import to_pillow
@@ -18,7 +19,12 @@ def map_pictures(maps: Tensor, graph: TokenGraph, image: Tensor | None) -> list[
     """One labelled picture for each word, then one for each action (mean over its words), for the first of the batch.
 
     maps: (B, J, H, W) word maps; image: IMAGE (B, H, W, 3) of the same picture, or None for grey ground.
+    InterplayError when there is no word.
     """
+    if not graph.words:
+        raise InterplayError(
+            "The prompt names no thing and no action, so there is no map to draw: write one that does."
+        )
     first = maps[0].detach().float().cpu()
     ground = _ground(image, first.shape[-2:])
     named = [(word.text, first[j]) for j, word in enumerate(graph.words)]
@@ -28,9 +34,8 @@ def map_pictures(maps: Tensor, graph: TokenGraph, image: Tensor | None) -> list[
 
 def _ground(image: Tensor | None, shape: torch.Size) -> Image.Image:
     """The picture to draw over, at least SMALLEST pixels on its shorter side."""
-    picture = (
-        Image.new("RGB", (shape[1] * 32, shape[0] * 32), (96, 96, 96)) if image is None else to_pillow(image[:1])[0]
-    )
+    grey = Image.new("RGB", (shape[1] * 32, shape[0] * 32), (96, 96, 96))
+    picture = grey if image is None else to_pillow(image[:1])[0]
     scale = -(-SMALLEST // min(picture.size))
     if scale <= 1:
         return picture

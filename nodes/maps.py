@@ -8,7 +8,7 @@ import torch
 from comfy_api.latest import io, ui
 
 from ..guidance.hosts.comfyui.maps import attention_maps
-from ..guidance.report import overlap_lines
+from ..guidance.report import summary
 from .map_pictures import map_pictures
 from .pictures import to_tensor
 from .types import CATEGORY
@@ -72,7 +72,7 @@ class AttentionMaps(io.ComfyNode):
     ) -> io.NodeOutput:
         found = attention_maps(model, positive, samples, percent=noise_percent, seed=noise_seed)
         pictures = to_tensor(map_pictures(found.maps, found.graph, image))
-        text = "\n".join(overlap_lines(found.maps, found.graph))
+        text = summary(found.maps[:1], found.graph)
         return io.NodeOutput(pictures, text, ui={**ui.PreviewImage(pictures, cls=cls).as_dict(), "text": (text,)})
 
 

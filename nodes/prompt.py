@@ -80,7 +80,7 @@ class PromptToHypergraph(io.ComfyNode):
         graph = parse_with_text(text, override, parser)
         conditioning = encode(clip, text, graph, relations=relations)
         shown = format_text(graph)
-        report = token_report(shown, graph, dict(find_graph(conditioning)[0].tables))
+        report = token_report(shown, graph, find_graph(conditioning)[0].tables)
         return io.NodeOutput(conditioning, graph, shown, ui=ui.PreviewText(report))
 
 
