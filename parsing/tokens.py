@@ -135,6 +135,11 @@ _SEARCHED = (
     "check the token table."
 )
 
+_UNEQUAL = (
+    "An embedding does not fit both text encoders, so the words behind it stand at different positions in them; use an "
+    "embedding that was made for this model."
+)
+
 
 @dataclass(frozen=True)
 class _Expected:
@@ -283,10 +288,11 @@ def _said(prompt: str, span: Span | None) -> str:
 def _cut_to_shorter(tables: dict[str, TokenTable]) -> dict[str, TokenTable]:
     """SDXL joins its encoders' outputs along the features and cuts them to the shorter one."""
     length = min(t.length for t in tables.values())
+    agreed = len({tuple((p.span, p.position) for p in t.pieces if p.id >= 0) for t in tables.values()}) == 1
     out = {}
     for name, table in tables.items():
         kept = tuple(p for p in table.pieces if p.position < length)
-        warnings = table.warnings
+        warnings = table.warnings if agreed else (*table.warnings, _UNEQUAL)
         if len(kept) < len(table.pieces):
             lost = table.pieces[len(kept)].text
             warnings += (f"The other text encoder is shorter; everything from '{lost}' on is cut off.",)

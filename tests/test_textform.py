@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import random
+
 import pytest
 from corpus import gold
-from graph_strategies import graphs
+from graph_strategies import LETTERS, graphs
 from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from interplay.errors import InterplayError
+from interplay.parsing import parse
 from interplay.parsing.hypergraph import Hypergraph
 from interplay.parsing.textform import apply_text, format_text, is_whole
+from prompt_fuzz import random_prompt
 
 PROMPT = "A white dog plays with a ginger cat in a forest"
 TEXT = "dog: white\ncat: ginger\n@forest\nplays with(dog, cat; @forest)"
+
+SCRAPS = ["dog", "cat", "forest", "plays", "with", "ginger", "subject=", "#2", "*3", *"+-=@~!(),;:#*?\"{\n "]
 
 
 @pytest.fixture
@@ -43,6 +50,25 @@ def test_the_corpus_comes_back_from_its_text() -> None:
     for line in gold():
         graph = Hypergraph.from_dict(line)
         assert apply_text(Hypergraph(graph.prompt), format_text(graph)) == graph
+
+
+def test_whatever_the_parser_makes_of_a_prompt_comes_back_from_its_text() -> None:
+    rng = random.Random(11)
+    for prompt in [*(line["prompt"] for line in gold()), *(random_prompt(rng) for _ in range(20))]:
+        graph = parse(prompt)
+        assert apply_text(Hypergraph(prompt), format_text(graph)) == graph
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(st.lists(st.one_of(st.sampled_from(SCRAPS), st.text(LETTERS, max_size=4)), max_size=12).map("".join))
+def test_any_text_is_read_or_refused(text: str) -> None:
+    parsed = apply_text(Hypergraph(PROMPT), TEXT)
+    try:
+        changed = apply_text(parsed, text)
+    except InterplayError as error:
+        assert str(error).endswith(".")
+    else:
+        assert apply_text(Hypergraph(PROMPT), format_text(changed)) == changed or not format_text(changed)
 
 
 def test_a_whole_text_is_read_in_full(graph: Hypergraph) -> None:
