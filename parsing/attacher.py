@@ -115,7 +115,10 @@ class _Attacher:
         return self.low(i - 1) if i > 0 and self.tags[i - 1] in ("NN", "NNP", "JJ", "AG") else ""
 
     def animate(self, i: int) -> bool:
-        return self.tags[i] == "PRP" or lex.is_animate(self.low(i), self.before(i)) or self.tags[i] == "NNP" and not lex.is_place(self.low(i))
+        if self.tags[i] == "PRP" or lex.is_animate(self.low(i), self.before(i)):
+            return True
+        somewhere = self.via.get(i) == "pobj" and self.low(self.heads[i]) in ("in", "at", "near", "through")
+        return self.tags[i] == "NNP" and not somewhere and not lex.is_place(self.low(i))
 
     def place(self, i: int) -> bool:
         return self.tags[i] not in ("QT", "PRP") and lex.is_place(self.low(i), self.before(i))
@@ -507,7 +510,7 @@ class _Attacher:
         if self.ahead_of_prep == "A":
             return self.subject if self.subject >= 0 else nouns[-1] if nouns else -1
         if self.ahead_of_prep == ",":
-            if verb is not None and verb.finite:
+            if verb is not None:
                 return verb.at
             return self._noun_for(low, i, nouns) if nouns else (verb.at if verb else -1)
         if not nouns and verb is None:

@@ -210,9 +210,9 @@ class _Extractor:
         words, last = self.action_words(verb), verb
         while True:
             nxt = next((c for c in last.children if c.dep_ == "xcomp" and c.tag_ in VERB_TAGS and self.parts[c.i]), None)
-            if nxt is None or any(c.dep_ in ("dobj", "nsubj") for c in last.children):
+            if nxt is None or any(c.dep_ == "dobj" for c in last.children) or any(c.dep_ == "nsubj" for c in nxt.children):
                 return words, last
-            words += [c.i for c in nxt.children if c.dep_ == "aux" and c.lower_ == "to"]
+            words += [c.i for c in nxt.children if c.dep_ in ("aux", "auxpass") and c.i > last.i]
             words += self.action_words(nxt)
             self.merged[nxt.i] = verb.i
             last = nxt
@@ -246,6 +246,10 @@ class _Extractor:
         joined, more = self.prep_parties(preps, filled, bool(objects) or bool(agents), [i for _, i in parties], lex.verb_lemma(last.lower_), passive)
         words += joined
         parties += more
+        if verb.dep_ == "relcl" and any(c.lower_ == "where" for c in verb.children):
+            places = self.antecedents(verb.head)
+            self.environment.update(places)
+            parties += [("location", i) for i in places]
         for adjective in (c for c in last.children if c.dep_ in ("acomp", "oprd") and c.tag_.startswith("JJ")):
             for i in subjects if not objects else objects:
                 self.describe(i, adjective)
@@ -385,7 +389,10 @@ class _Extractor:
         return left[0].lower_ if left else ""
 
     def place(self, t: Token) -> bool:
-        return not self.quoted(t) and lex.is_place(t.lower_, self.before(t)) or t.i in self.environment
+        if self.quoted(t):
+            return False
+        named = t.tag_ in ("NNP", "NNPS") and t.dep_ == "pobj" and t.head.lower_ in ("in", "at", "near", "through")
+        return lex.is_place(t.lower_, self.before(t)) or named and not lex.is_animate(t.lower_) or t.i in self.environment
 
     def quoted(self, t: Token) -> bool:
         spans = self.parts[t.i]

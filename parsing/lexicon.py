@@ -255,6 +255,8 @@ def _open_costs(word: str) -> dict[str, float]:
             costs[usual] = 0.5
     if not costs:
         costs = _guess(word)
+    if set(costs) == {"VBZ"} and entry(verb_lemma(word)).noun >= 0:
+        costs["NNS"] = 1.0
     return _with_participles(word, costs)
 
 
@@ -318,7 +320,7 @@ def _with_participles(word: str, costs: dict[str, float]) -> dict[str, float]:
     """Give participles their second life as modifiers, and adjectives in -ed and -ing their verb."""
     if word.endswith("ing") and len(word) > 4 and ("VBG" in costs or verb_lemma(word) != word and entry(verb_lemma(word)).verb >= 0):
         costs.setdefault("VBG", 1.2)
-        costs["AG"] = min(costs.get("JJ", 9.0), 0.3 if word in w.PARTICIPLE_ADJECTIVES or word in w.PURPOSE_NOUNS else 0.9)
+        costs["AG"] = min(costs.get("JJ", 9.0), 0.3 if word in w.PARTICIPLE_ADJECTIVES else 0.9)
     participle = "VBN" in costs or word.endswith("ed") and len(word) > 4 and entry(verb_lemma(word)).verb >= 0 and "NN" not in costs
     if participle:
         costs.setdefault("VBN", 0.8)

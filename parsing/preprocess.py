@@ -56,7 +56,7 @@ _WEIGHT = re.compile(r":\s*[-+]?(?:\d+(?:\.\d*)?|\.\d+)\s*(?=[)\]])")
 _TOKEN = re.compile(
     r"(?P<poss>['’]s(?!\w)|(?<=s)['’](?!\w))"
     r"|(?P<neg>n['’]t(?!\w))"
-    r"|(?P<word>w/o(?!\w)|w/(?=\s)|\d+(?:[.,:/]\d+)+\w*|[^\W_]+(?:[-‐‑_][^\W_]+|['’](?!s(?!\w)|t(?!\w))[^\W_]+|\.(?=[A-Za-z]\.)[A-Za-z])*)"
+    r"|(?P<word>[fF]/\d+(?:\.\d+)?|w/o(?!\w)|w/(?=\s)|\d+(?:[.,:/]\d+)+\w*|[^\W_]+(?:[-‐‑_][^\W_]+|['’](?!s(?!\w)|t(?!\w))[^\W_]+|\.(?=[A-Za-z]\.)[A-Za-z])*)"
     r"|(?P<end>[.!?;\n|:…]+|\s[-–]{1,3}\s|[—])"
     r"|(?P<comma>[,、，/])|(?P<and>[&+])"
 )
@@ -127,7 +127,8 @@ def _tokenize(masked: str, prompt: str, quotes: dict[int, Span], breaks: set[int
         start, end = match.span()
         kind = match.lastgroup
         if kind == "end":
-            if not (match.group() == "." and _ABBREVIATION.search(masked[:start])):
+            continued = not match.group().strip() and sentences[-1] and sentences[-1][-1].text == ","
+            if not continued and not (match.group() == "." and _ABBREVIATION.search(masked[:start])):
                 sentences.append([])
         elif kind == "comma":
             sentences[-1].append(Word(",", ((start, end),)))
@@ -194,7 +195,7 @@ def _style_phrase(low: list[str], raw: list[str]) -> bool:
         return "the" not in low and "a" not in low
     if re.match(r"(art(work)?|illustration|painting|photo|photograph|photography|drawing|concept art|style|inspired|directed|painted|drawn|shot|illustrated|designed) (of|by|on|with|in the style of) [\w ]+$", text):
         return low[-2] != "of" and (low[0] not in ("photo", "photograph", "painting", "drawing", "illustration") or low[1] != "of")
-    if text in ("solo", "looking at viewer", "looking at the viewer", "facing viewer", "no humans", "oil painting", "sfw", "nsfw"):
+    if text in w.STYLE_PHRASES:
         return True
     if re.match(r"(in the style of|in style of|style of|trending on|featured on|shot on|shot with|taken with|taken on|inspired by|rendered in|made in|made with|rule of thirds|depth of field|award winning|unreal engine|octane render|(oil|acrylic|ink|watercolou?r|pencil|charcoal|pastel) on (canvas|paper|panel|wood)$)\b", text):
         return True
@@ -253,17 +254,23 @@ def _strip_medium(segment: list[Word], prompt: str, out: Prepared) -> list[Word]
     for i, word in enumerate(low[:14]):
         if word in ("of", "depicting", "showing", "featuring") and i > 0:
             before = low[:i]
-            if before[-1] in w.MEDIA and i + 1 < len(low) and _medium_words(before[:-1]):
+            while before[:1] and (before[:2] in (["this", "is"], ["it", "is"], ["here", "is"], ["there", "is"])):
+                before = before[2:]
+            if before[-2:] == ["close", "up"]:
+                before[-2:] = ["close-up"]
+            if before and before[-1] in w.MEDIA and i + 1 < len(low) and _medium_words(before[:-1]):
                 _drop(segment[lead : lead + i + 1], prompt, out)
                 return segment[:lead] + _strip_medium(segment[lead + i + 1 :], prompt, out)
             return segment
-        if word in w.PREPOSITIONS and word not in ("in", "with", "on", "by", "up", "from") or word in w.BE:
+        if word in w.PREPOSITIONS and word not in ("in", "with", "on", "by", "up", "from") or word in w.BE and i != 1:
             return segment
     return segment
 
 
 def _medium_words(words: list[str]) -> bool:
     """Whether the words before 'photo' describe the photo rather than a scene that ends in one."""
+    if any(word in ("a", "an", "the", "his", "her", "their") for word in words[1:]):
+        return False
     return not any(word.endswith("ing") and word not in w.STYLE_WORDS and word not in ("stunning", "amazing", "charming", "breathtaking", "striking", "captivating") for word in words) and not any(
         word in ("holding", "in", "with", "on", "by", "from") for word in words
     )

@@ -287,6 +287,9 @@ def _noun(state: State, tag: str, sentence: list[Word], i: int) -> tuple[float, 
         changes["subject"] = number
     if low in w.ADJECTIVES and tag == "NN":
         cost += 0.3
+    after = _next(sentence, i)
+    if low.endswith("ing") and state.prev in (",", "^") and after and after != "," and after != "of" and lex.verb_lemma(low) != low:
+        cost += 0.8
     return cost, state._replace(**changes)
 
 
@@ -455,7 +458,7 @@ def _participle(state: State, tag: str, sentence: list[Word], i: int) -> float:
     elif prev == "SUB":
         cost = 0.0
     elif prev == "IN":
-        cost = 1.2
+        cost = 1.2 if tag == "VBG" else 3.0
     elif prev in VERBS:
         cost = 0.0 if lex.verb_lemma(sentence[i - 1].low) in CATENATIVE else 1.0
     elif prev in ("RB",):
@@ -490,6 +493,7 @@ def _finite(state: State, tag: str, sentence: list[Word], i: int) -> tuple[float
     if state.prev == "WDT":
         new = "R" if clause == "R" else "F"
         return (0.0 if tag != "VBP" else 0.3), new
+    opens = clause == "R" and state.fresh  # the verb of the relative clause itself
     if clause == "o":
         cost += 2.2
     elif clause == "F" and tag in ("VB", "VBP") and state.verb in ("VB", "VBP") and low not in w.BE and state.np == 2:
@@ -515,16 +519,20 @@ def _finite(state: State, tag: str, sentence: list[Word], i: int) -> tuple[float
     if tag == "VB":
         if state.slot == "C" and state.np == 2:
             return 0.2, state.clause
-        cost += 1.5
-    if state.prev in VERBS and state.slot not in ("B", "H", "M"):
+        cost += 2.0
+    if state.prev == "IN":
+        cost += 3.0
+    if state.prev in VERBS and state.slot not in ("B", "H", "M") and clause != "R":
         cost += 2.5
+    if tag in ("VB", "VBP") and state.prev == "NN" and after in ("", ",") and low not in w.BE:
+        cost += 1.0
     if tag == "VBD" and low not in w.BE and low not in w.HAVE:
         cost += 0.5
         if after == "by":
             cost += 2.0
         if not _starts_noun_phrase(after) and lex.verb_can(low, "transitive", first=True) and not lex.verb_can(low, "intransitive"):
             cost += 0.8
-    return cost, "F"
+    return cost, "R" if opens else "F"
 
 
 def _function(state: State, tag: str, sentence: list[Word], i: int) -> tuple[float, State]:

@@ -256,11 +256,21 @@ STYLE_NEED_COMPANY = _set(
     wide long medium low perfect view portrait cartoon art shot painting drawing winner field hour colors no glow rule general
     lens engine flare contest thirds res raw pop god anime comic noir camera retro vintage illustration sketch winning"""
 )
+STYLE_PHRASES = _phrases(
+    """solo, looking at viewer, looking at the viewer, facing viewer, no humans, oil painting, sfw, nsfw, golden hour,
+    blue hour, low poly, kodak portra, kodak portra 400, fujifilm superia, rule of thirds, depth of field, vector,
+    vector art, dutch angle, from above, from below, from behind, from side, upper body, full body, cowboy shot, portrait,
+    close-up, close up, wide shot, long shot, medium shot, side view, front view, back view, dynamic pose, dynamic angle,
+    film noir, cel shading, line art, flat color, flat colors, pop art, fantasy art, concept art, comic style, hard light,
+    soft light, rim light, back light, god rays, lens flare, chromatic aberration, motion blur, film still, movie still,
+    simple style, clean lines, bold lines, thick lines, high contrast, low contrast, black and white, sepia, unreal engine 5,
+    long exposure, double exposure, cinematic still, national geographic, studio ghibli, vaporwave, synthwave"""
+)
 MEDIA = _set(
     """photo photograph picture image painting drawing sketch illustration portrait render rendering shot view close-up
     closeup close scene_ snapshot artwork art poster depiction cartoon watercolor watercolour photography engraving print
     screenshot still selfie footage engraving etching lithograph woodcut fresco mosaic_ mural_ photographs pictures
-    photos images illustrations paintings sketches drawings depictions comic collage diorama_ visualization tapestry_
+    photos images illustrations paintings sketches drawings depictions comic collage diorama_ visualization logo icon sticker sprite emoji tapestry_
     oil-painting photorealistic cgi cover wallpaper concept_ headshot"""
 )
 DEPICTING = _set("of depicting showing featuring")
