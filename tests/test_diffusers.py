@@ -413,6 +413,24 @@ def test_grids_are_those_of_the_real_forward_for_odd_sizes():
     assert seen == [(x.name, x.grid[0] * x.grid[1]) for x in layers]
 
 
+def test_only_guided_steps_run_under_gradient_and_only_up_to_the_last_wanted_layer():
+    pipe, calls = tiny_pipeline(), []
+    block = pipe.unet.conv_out  # never reached by a truncated pass
+
+    def seen(kind):
+        return lambda module, inputs: calls.append((kind, torch.is_grad_enabled()))
+
+    hooks = [pipe.unet.register_forward_pre_hook(seen("start")), block.register_forward_pre_hook(seen("end"))]
+    with guided(pipe, preset("SHY", end=0.3, off_switch=False), GRAPH) as session:
+        sample(pipe, steps=10)
+    for hook in hooks:
+        hook.remove()
+    assert session.guided_steps == 3
+    assert calls.count(("start", True)) == session.reports[0].forwards == 3
+    assert calls.count(("end", True)) == 0
+    assert calls.count(("end", False)) == 10
+
+
 def test_what_cannot_be_guided_is_said_in_one_sentence(caplog):
     pipe = tiny_pipeline()
     with pytest.raises(InterplayError, match="no guidance preset"), guided(pipe, "nonsense", GRAPH):
