@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Sequence
+from functools import lru_cache
 
 from ..errors import InterplayError
 from .hypergraph import Span
@@ -17,15 +18,19 @@ def occurrences(prompt: str, text: str) -> list[Span]:
     """
     if not text:
         return []
-    size = len(text)
-    spots = [i for i in range(len(prompt) - size + 1) if _same(prompt[i : i + size], text)]
-    whole = [i for i in spots if _stands_alone(prompt, i, i + size)]
-    inner = [i for i in spots if i not in set(whole)]
-    return [(i, i + size) for i in (*whole, *inner)]
+    folded, sought = _folded(prompt), _folded(text)
+    spots: list[Span] = []
+    at = folded.find(sought)
+    while at >= 0:
+        spots.append((at, at + len(text)))
+        at = folded.find(sought, at + 1)
+    return sorted(spots, key=lambda span: (not _stands_alone(prompt, *span), span))
 
 
-def _same(said: str, meant: str) -> bool:
-    return said == meant or all(a == b or a.lower() == b.lower() for a, b in zip(said, meant, strict=True))
+@lru_cache(maxsize=256)
+def _folded(text: str) -> str:
+    """Lower case of the same length: a letter whose lower case is two characters stays."""
+    return "".join(low if len(low := char.lower()) == 1 else char for char in text)
 
 
 def _stands_alone(prompt: str, start: int, end: int) -> bool:
