@@ -145,3 +145,16 @@ def test_long_lines_are_broken_and_none_leaves_its_column():
     ink = np.asarray(page.convert("L"))[60:] < 200
     first = figures.MARGIN
     assert not ink[:, first + 101 : first + 100 + figures.MARGIN].any()
+
+
+def test_a_curve_falls_where_its_values_fall_and_each_line_has_its_colour():
+    series = {"contrast": [[0.0, 1.0], [0.1, 0.5], [0.2, 0.0]], "action": [[0.0, 0.25], [0.2, 0.25]]}
+    drawn = figures.curves(series, (240, 200))
+    assert drawn.size == (240, 200)
+    falling, level = (near(drawn, colour, 30)[30:] for colour in figures.LINES[:2])  # below the legend
+    height = lambda mask, x: np.flatnonzero(mask[:, x]).mean()  # noqa: E731
+    assert height(falling, 50) < height(falling, 120) < height(falling, 200)
+    assert abs(height(level, 60) - height(level, 200)) <= 1
+    assert not near(drawn, figures.LINES[2], 30).any()
+    empty = figures.curves({}, (240, 200))
+    assert not near(empty, figures.LINES[0], 30).any() and near(empty, figures.FAINT, 60)[90:110].any()

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import time
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
@@ -18,12 +21,36 @@ from .pixelworld import load_pixelworld
 LATENT = (1, 4, 16, 16)
 
 
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Loading without the libraries' own bars and advice; what they were set to before is put back."""
+    from diffusers.utils import logging as ours
+    from transformers.utils import logging as theirs
+
+    levels = [(module, module.get_verbosity()) for module in (ours, theirs)]
+    bars = [(module, getattr(module, "is_progress_bar_enabled", lambda: True)()) for module in (ours, theirs)]
+    try:
+        for module in (ours, theirs):
+            module.set_verbosity_error()
+            module.disable_progress_bar()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)
+            yield
+    finally:
+        for module, level in levels:
+            module.set_verbosity(level)
+        for module, shown in bars:
+            if shown:
+                module.enable_progress_bar()
+
+
 class PixelWorldPainter:
     """Draws with the stock pipeline and Euler steps. folder: other weights than the pack's own."""
 
     def __init__(self, folder: Path | None = None) -> None:
         self.name = f"diffusers {diffusers.__version__}"
-        self.pipeline = cast(Any, load_pixelworld(folder=folder))
+        with _quiet():
+            self.pipeline = cast(Any, load_pixelworld(folder=folder))
         config = self.pipeline.scheduler.config
         self.pipeline.scheduler = diffusers.EulerDiscreteScheduler.from_config(config, timestep_spacing="linspace")
         self.pipeline.set_progress_bar_config(disable=True)
