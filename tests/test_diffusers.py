@@ -431,6 +431,63 @@ def test_only_guided_steps_run_under_gradient_and_only_up_to_the_last_wanted_lay
     assert calls.count(("end", False)) == 10
 
 
+def parts(pipe) -> dict:
+    return {
+        "vae": pipe.vae,
+        "text_encoder": None,
+        "tokenizer": None,
+        "scheduler": pipe.scheduler,
+        "safety_checker": None,
+    }
+
+
+def test_image_to_image_counts_progress_from_its_own_first_step():
+    base = tiny_pipeline()
+    pipe = diffusers.StableDiffusionImg2ImgPipeline(
+        **parts(base), unet=base.unet, feature_extractor=None, requires_safety_checker=False
+    )
+    pipe.set_progress_bar_config(disable=True)
+    given = inputs(steps=8)
+    picture = given.pop("latents")  # four channels: taken as latents
+    del given["height"], given["width"]
+
+    def drawn():
+        return pipe(**given, image=picture, strength=0.5, generator=torch.Generator().manual_seed(1)).images
+
+    plain = drawn()
+    with guided(pipe, SIGNED, GRAPH) as session:
+        moved = drawn()
+    assert [step.progress for step in session.reports[0].steps] == [0.0, 0.25]
+    assert (moved - plain).abs().max() > 0.003 and torch.equal(plain, drawn())
+
+
+def test_an_inpainting_unet_has_only_its_latent_channels_moved():
+    base = tiny_pipeline(in_channels=9)
+    pipe = diffusers.StableDiffusionInpaintPipeline(
+        **parts(base), unet=base.unet, feature_extractor=None, requires_safety_checker=False
+    )
+    pipe.set_progress_bar_config(disable=True)
+    mask = torch.zeros(1, 1, 16, 16)
+    mask[..., 8:] = 1.0
+    seen = []
+
+    def drawn():
+        given = inputs(steps=4)
+        generator = torch.Generator().manual_seed(1)
+        return pipe(**given, image=torch.zeros(1, 3, 16, 16), mask_image=mask, generator=generator).images
+
+    plain = drawn()
+    with guided(pipe, SIGNED, GRAPH) as session:
+        hook = pipe.unet.conv_in.register_forward_pre_hook(lambda m, args: seen.append(args[0].detach().clone()))
+        moved = drawn()
+        hook.remove()
+    assert session.guided_steps == 2 and (moved - plain).abs().max() > 0.003
+    guidance_pass, ordinary = seen[0], seen[1]
+    assert guidance_pass.shape[0] == 1 and ordinary.shape[0] == 2
+    assert not torch.equal(guidance_pass[:, :4], ordinary[1:, :4])
+    assert torch.equal(guidance_pass[:, 4:], ordinary[1:, 4:])
+
+
 def test_what_cannot_be_guided_is_said_in_one_sentence(caplog):
     pipe = tiny_pipeline()
     with pytest.raises(InterplayError, match="no guidance preset"), guided(pipe, "nonsense", GRAPH):
