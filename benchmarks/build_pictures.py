@@ -59,7 +59,7 @@ def draw(server: ComfyServer, out: Path, seed: int | None) -> None:
     save(both, out / "shy_pixelworld.jpg")
     save(server.pictures(entry, nodes_of(prompt, "Interplay_HypergraphPreview")[0])[0], out / "hypergraph.jpg")
     save(strip(server.pictures(entry, maps_id)), out / "maps.jpg")
-    said = [text for id in (text_id, guided_id, maps_id) for text in entry["outputs"][id]["text"]]
+    said = [t for id in (text_id, guided_id, maps_id) for t in entry["outputs"].get(id, {}).get("text", ())]
     (out / "report.txt").write_text("\n\n".join(said) + "\n", encoding="utf-8")
 
 
