@@ -84,7 +84,9 @@ def read_nouns(folder: Path) -> dict[int, list[int]]:
         at = 4 + 2 * int(fields[3], 16)
         pointers = fields[at + 1 : at + 1 + 4 * int(fields[at])]
         up[int(fields[0])] = [
-            int(pointers[i + 1]) for i in range(0, len(pointers), 4) if pointers[i] in ("@", "@i") and pointers[i + 2] == "n"
+            int(pointers[i + 1])
+            for i in range(0, len(pointers), 4)
+            if pointers[i] in ("@", "@i") and pointers[i + 2] == "n"
         ]
     return up
 
@@ -172,7 +174,9 @@ def lemma_lines(folder: Path) -> list[str]:
         numbers = [sum(counts.get((lemma, p), {}).values()) if lemma in table else -1 for p, table in known]
         lead, common = nouns.get(lemma, (0, 0))
         first, every = verbs.get(lemma, (0, 0))
-        cells = [f"{n:d}" if n >= 0 else "" for n in numbers] + [f"{b:x}" if b else "" for b in (lead, common, first, every)]
+        cells = [f"{n:d}" if n >= 0 else "" for n in numbers] + [
+            f"{b:x}" if b else "" for b in (lead, common, first, every)
+        ]
         lines.append("\t".join([lemma.replace("_", " "), *cells]).rstrip("\t"))
     return lines
 

@@ -22,7 +22,9 @@ PENN = {"AG": "VBG", "AN": "VBN", "QT": "NNP", "SUB": "IN", "PRED": "JJ"}
 
 
 PERSON_TAG = re.compile(r"\d\+?(girl|boy|other)s?$")
-SITUATED = frozenset("seated placed parked located situated positioned moored docked perched stationed stacked kept".split())
+SITUATED = frozenset(
+    ["seated", "placed", "parked", "located", "situated", "positioned", "moored", "docked", "perched", "stationed", "stacked", "kept"]
+)
 
 
 @dataclass
@@ -156,7 +158,7 @@ class _Attacher:
         i, modifiers = start, False
         while i < n:
             tag = tags[i]
-            if tag in ("DT", "PRP$") and i == start or tag == "DT" and i > start and tags[i - 1] == "DT":
+            if (tag in ("DT", "PRP$") and i == start) or (tag == "DT" and i > start and tags[i - 1] == "DT"):
                 i += 1
             elif tag in MODIFIERS:
                 modifiers = True
@@ -175,7 +177,11 @@ class _Attacher:
             if self._new_phrase(start, i):
                 break
             i += 1
-        return max(i, start + 1) if any(t in NOUNS for t in tags[start:i]) else (i + 1 if i < n and tags[i] == "QT" else start)
+        return (
+            max(i, start + 1)
+            if any(t in NOUNS for t in tags[start:i])
+            else (i + 1 if i < n and tags[i] == "QT" else start)
+        )
 
     def _new_phrase(self, start: int, i: int) -> bool:
         """Whether a noun behind a noun opens a phrase of its own: 'giving dogs bones'."""
@@ -184,11 +190,21 @@ class _Attacher:
         verb = lex.verb_lemma(self.low(start - 1)) if self.tags[start - 1] in VERBS else ""
         if verb not in DITRANSITIVES or lex.entry(f"{self.low(i - 1)} {lex.noun_lemma(self.low(i))}").noun >= 0:
             return False
-        return i == len(self.tags) - 1 or self.tags[i + 1] not in NOUNS and self.low(i + 1) not in ("to", "for")
+        return i == len(self.tags) - 1 or (self.tags[i + 1] not in NOUNS and self.low(i + 1) not in ("to", "for"))
 
     def _adverb_opens(self, i: int) -> bool:
         after = self.tags[i + 1] if i + 1 < len(self.tags) else ""
-        return after in MODIFIERS and self.low(i) not in ("together", "away", "back", "apart", "alone", "there", "here", "up", "down")
+        return after in MODIFIERS and self.low(i) not in (
+            "together",
+            "away",
+            "back",
+            "apart",
+            "alone",
+            "there",
+            "here",
+            "up",
+            "down",
+        )
 
     def _modifiers_to_noun(self, i: int) -> bool:
         """Whether only modifiers stand between ``i`` and a noun."""
@@ -310,9 +326,7 @@ class _Attacher:
         elif self.relative >= 0 and self.relative_noun < 0 and self._clause_ahead():
             self.relative_noun = i
             self.via[i] = "nsubj"
-        elif self.joiner and self.nouns and self.sub < 0 and self._coordinate(i):
-            pass
-        elif self._takes_object(i):
+        elif (self.joiner and self.nouns and self.sub < 0 and self._coordinate(i)) or self._takes_object(i):
             pass
         else:
             self._new_root(i)
@@ -331,11 +345,11 @@ class _Attacher:
         if self.last == "," and self.nouns and self.tags[i] != "PRP" and self.main is None and self._is_apposition(i):
             pass
         self.via[i] = "root"
-        if self.last == "," and self.main is not None or self.last == ",":
+        if (self.last == "," and self.main is not None) or self.last == ",":
             self.main = None
         self.subject = i
         self.clause_start = i
-        if self.actor < 0 or not self.animate(self.actor) and self.animate(i):
+        if self.actor < 0 or (not self.animate(self.actor) and self.animate(i)):
             self.actor = i
 
     def _is_apposition(self, i: int) -> bool:
@@ -346,19 +360,28 @@ class _Attacher:
         verb = self.verb_after()
         finite = verb is not None and self.is_finite(verb.at)
         participle = verb is not None and not finite
-        acting = [v for v in self.verbs if not v.finite and v.label == "acl" and v.noun >= 0 and v.at > self.clause_start - 1]
+        acting = [
+            v for v in self.verbs if not v.finite and v.label == "acl" and v.noun >= 0 and v.at > self.clause_start - 1
+        ]
         if self.joiner == "," and PERSON_TAG.match(self.low(i)) and PERSON_TAG.match(self.low(self.nouns[-1])):
             self.arc(i, self.nouns[-1], "conj")
             self.via[i] = "conj"
             return True
         if self.joiner == "," and not self._in_list(i):
             return False
-        if finite and self.verbs and (self.main is not None or acting and self.animate(i)):
+        if finite and self.verbs and (self.main is not None or (acting and self.animate(i))):
             self.joiner_clause = True
             return False
         if participle and acting and self._can_act_beside(i, acting[-1].noun):
             target = acting[-1].noun
-        elif participle and self.main is not None and self.main.subject >= 0 and self.main.objects and self.animate(i) and not self.animate(self.nouns[-1]):
+        elif (
+            participle
+            and self.main is not None
+            and self.main.subject >= 0
+            and self.main.objects
+            and self.animate(i)
+            and not self.animate(self.nouns[-1])
+        ):
             target = self.main.subject
         else:
             target = self._conjunct(i)
@@ -426,7 +449,7 @@ class _Attacher:
             return False
         verb = self.verbs[-1]
         low = self.low(verb.at)
-        if self.last == "V" or self.last == "A" and False:
+        if self.last == "V" or (self.last == "A" and False):
             if low in w.BE:
                 self.arc(i, verb.at, "attr")
                 self.via[i] = "attr"
@@ -435,7 +458,13 @@ class _Attacher:
                 return False
             self._add_object(verb, i)
             return True
-        if self.last == "N" and self.nouns and verb.objects and verb.objects[-1] == self.nouns[-1] and len(verb.objects) == 1:
+        if (
+            self.last == "N"
+            and self.nouns
+            and verb.objects
+            and verb.objects[-1] == self.nouns[-1]
+            and len(verb.objects) == 1
+        ):
             if lex.verb_lemma(low) in DITRANSITIVES or lex.verb_can(low, "ditransitive"):
                 self.arc(verb.objects[0], verb.at, "dative")
                 self._add_object(verb, i)
@@ -452,7 +481,12 @@ class _Attacher:
     def on_prep(self, item: Item) -> None:
         nxt = self.peek()
         i = item.at
-        if nxt is not None and nxt.kind in ("P",) and self.low(i) in ("from", "out", "up", "down", "off", "over", "away", "along", "around", "back", "near", "in", "as"):
+        if (
+            nxt is not None
+            and nxt.kind in ("P",)
+            and self.low(i)
+            in ("from", "out", "up", "down", "off", "over", "away", "along", "around", "back", "near", "in", "as")
+        ):
             self._adverb(i)  # 'from behind', 'down from': the second one governs
             return
         if nxt is not None and nxt.kind in ("V",) and self.tags[nxt.at] == "VBG":
@@ -534,9 +568,14 @@ class _Attacher:
         after = [x for x in nouns if x > verb.at]
         nearest = after[-1] if after else self.nouns[-1]
         if low in ("with", "w/", "without"):
-            own = self.tags[i - 1] == "PRP$" or i > 1 and self.tags[i - 2] == "PRP$"
+            own = self.tags[i - 1] == "PRP$" or (i > 1 and self.tags[i - 2] == "PRP$")
             follower = self.peek()
-            if follower is not None and follower.kind == "P" and self.n + 2 < len(self.items) and self.tags[self.items[self.n + 2].at] == "PRP":
+            if (
+                follower is not None
+                and follower.kind == "P"
+                and self.n + 2 < len(self.items)
+                and self.tags[self.items[self.n + 2].at] == "PRP"
+            ):
                 return nearest  # 'a cake with candles on it'
             if self.worn(i) or self.body(i):
                 wearers = [x for x in after if self.animate(x)]
@@ -562,7 +601,22 @@ class _Attacher:
     def _with_thing(self, verb: Verb, nearest: int, i: int) -> int:
         """'eating pasta with a fork' or 'holding a plate with food'."""
         low = self.low(nearest)
-        if lex.verb_lemma(self.low(verb.at)) in ("hold", "carry", "wear", "have", "see", "own", "show", "paint", "draw", "watch", "bring", "ride", "drive", "build"):
+        if lex.verb_lemma(self.low(verb.at)) in (
+            "hold",
+            "carry",
+            "wear",
+            "have",
+            "see",
+            "own",
+            "show",
+            "paint",
+            "draw",
+            "watch",
+            "bring",
+            "ride",
+            "drive",
+            "build",
+        ):
             return nearest
         if lex.noun_is(self.low(i), "food", "plant") or lex.noun_is(low, "furniture"):
             return nearest
@@ -574,7 +628,7 @@ class _Attacher:
             return -1
         if low == "of":
             return nouns[-1]
-        if low in ("with", "w/", "in", "without") and (self.worn(i) or self.body(i) and low != "in"):
+        if low in ("with", "w/", "in", "without") and (self.worn(i) or (self.body(i) and low != "in")):
             owners = [x for x in nouns if self.animate(x)]
             if owners:
                 return owners[-1]
@@ -608,7 +662,12 @@ class _Attacher:
         i = item.at
         main = self._main_verb_after(item)
         if main is not None:
-            passive = self.low(i) in w.BE and self.tags[main.at] in ("VBN", "VBD") or getattr(self, "pending_passive", False) and False
+            passive = (
+                (self.low(i) in w.BE
+                and self.tags[main.at] in ("VBN", "VBD"))
+                or (getattr(self, "pending_passive", False)
+                and False)
+            )
             self.arc(i, main.at, "auxpass" if passive else "aux")
             if not hasattr(self, "aux") or self.aux is None:
                 self.aux: str | None = self.tags[i]
@@ -630,7 +689,12 @@ class _Attacher:
         if aux is None and self.tags[i] == "VBD":
             self._past_or_passive(item)
             finite = self.tags[i] == "VBD"
-        verb = Verb(i, finite, passive or self.tags[i] == "VBN" and aux not in ("VBZ", "VBP", "VBD", "MD", "VB"), tag=self.tags[i])
+        verb = Verb(
+            i,
+            finite,
+            passive or (self.tags[i] == "VBN" and aux not in ("VBZ", "VBP", "VBD", "MD", "VB")),
+            tag=self.tags[i],
+        )
         if aux in ("VBZ", "VBP", "VBD", "MD", "VB") and not passive:
             verb.passive = False
         (self._finite if finite else self._participle)(verb)
@@ -769,7 +833,14 @@ class _Attacher:
                 self.arc(mark, i, "mark")
             if self.verbs:
                 partner = self.verbs[-1] if mark < 0 or self.first_main is None else self.first_main
-                merge = mark < 0 and lex.verb_lemma(self.low(partner.at)) in CATENATIVE - {"sit", "stand", "lie", "go", "come", "practice"}
+                merge = mark < 0 and lex.verb_lemma(self.low(partner.at)) in CATENATIVE - {
+                    "sit",
+                    "stand",
+                    "lie",
+                    "go",
+                    "come",
+                    "practice",
+                }
                 self.arc(i, partner.at, "xcomp" if merge else "advcl")
                 verb.label, verb.subject = "advcl", partner.subject
                 return
@@ -798,19 +869,34 @@ class _Attacher:
         if not nouns:
             return -1
         nearest = nouns[-1]
-        plain = [x for x in nouns if not (self.worn(x) or self.body(x) or (self.place(x) and self.via.get(x) == "pobj"))]
+        plain = [
+            x for x in nouns if not (self.worn(x) or self.body(x) or (self.place(x) and self.via.get(x) == "pobj"))
+        ]
         plain = [x for x in plain if not self.of_object(x)] or plain
         if verb.tag == "VBG":
             alive = [x for x in nouns if self.animate(x)]
             if self.animate(nearest):
                 return nearest
             if alive:
-                if plain and plain[-1] > alive[-1] and self.via.get(plain[-1]) in ("conj",) :
+                if plain and plain[-1] > alive[-1] and self.via.get(plain[-1]) in ("conj",):
                     return plain[-1]
                 return alive[-1]
-        elif not self.animate(nearest) and (self.worn(nearest) or self.body(nearest) or self.place(nearest) or self.via.get(nearest) == "pobj"):
+        elif not self.animate(nearest) and (
+            self.worn(nearest) or self.body(nearest) or self.place(nearest) or self.via.get(nearest) == "pobj"
+        ):
             alive = [x for x in nouns if self.animate(x)]
-            if alive and self.low(verb.at) not in ("filled", "covered", "made", "decorated", "lined", "topped", "attached", "called", "named", "labeled"):
+            if alive and self.low(verb.at) not in (
+                "filled",
+                "covered",
+                "made",
+                "decorated",
+                "lined",
+                "topped",
+                "attached",
+                "called",
+                "named",
+                "labeled",
+            ):
                 return alive[-1]
         return plain[-1] if plain else nearest
 
@@ -831,7 +917,24 @@ class _Attacher:
                 self.arc(i, governor.at, "xcomp")
                 verb.label, verb.subject = "xcomp", governor.subject
             else:
-                receives = lex.verb_lemma(self.low(governor.at)) in ("ask", "tell", "teach", "help", "force", "allow", "invite", "order", "want", "train", "lead", "encourage", "let", "make", "watch", "see")
+                receives = lex.verb_lemma(self.low(governor.at)) in (
+                    "ask",
+                    "tell",
+                    "teach",
+                    "help",
+                    "force",
+                    "allow",
+                    "invite",
+                    "order",
+                    "want",
+                    "train",
+                    "lead",
+                    "encourage",
+                    "let",
+                    "make",
+                    "watch",
+                    "see",
+                )
                 if receives and governor.objects:
                     verb.subject = governor.objects[-1]
                     self.arc(i, governor.at, "ccomp")

@@ -14,23 +14,57 @@ from typing import TYPE_CHECKING
 from . import lexicon as lex
 from . import words as w
 from .hypergraph import Hyperedge, Modifier, Participant, Span, Vertex
+from .preprocess import is_latin
 
 if TYPE_CHECKING:
     from spacy.tokens import Doc, Token
 
 NOUN_TAGS = frozenset({"NN", "NNS", "NNP", "NNPS"})
-NOT_HEADS = frozenset({"compound", "amod", "nummod", "nmod", "quantmod", "advmod", "npadvmod_", "det", "predet", "case", "punct", "cc", "mark", "prt"})
+NOT_HEADS = frozenset(
+    {
+        "compound",
+        "amod",
+        "nummod",
+        "nmod",
+        "quantmod",
+        "advmod",
+        "npadvmod_",
+        "det",
+        "predet",
+        "case",
+        "punct",
+        "cc",
+        "mark",
+        "prt",
+    }
+)
 VERB_TAGS = frozenset({"VB", "VBP", "VBZ", "VBD", "VBN", "VBG"})
 SUBJECTS = ("nsubj", "csubj")
 PASSIVE_SUBJECTS = ("nsubjpass",)
-DIRECTIONAL = frozenset({"to", "into", "onto", "at", "from", "against", "toward", "towards", "after", "out of", "away from", "off", "through_"})
-SCENERY = frozenset(
-    """outdoors indoors outside inside underwater night day sunset sunrise dusk dawn rain snow beach forest sky city street
-    background classroom park kitchen bedroom bathroom office garden cityscape landscape scenery space ocean sea library
-    desert meadow field mountains woods jungle room cafe restaurant school stage rooftop alley""".split()
+DIRECTIONAL = frozenset(
+    {
+        "to",
+        "into",
+        "onto",
+        "at",
+        "from",
+        "against",
+        "toward",
+        "towards",
+        "after",
+        "out of",
+        "away from",
+        "off",
+        "through_",
+    }
 )
-AIMING = frozenset("look howl stare bark point gaze shout aim glance glare peer yell wave smile laugh growl throw shoot fire".split())
-WRAPPING = frozenset("cover fill dress coat make wrap bury bathe drench clothe adorn decorate engulf shroud".split())
+SCENERY = frozenset(
+    ["outdoors", "indoors", "outside", "inside", "underwater", "night", "day", "sunset", "sunrise", "dusk", "dawn", "rain", "snow", "beach", "forest", "sky", "city", "street", "background", "classroom", "park", "kitchen", "bedroom", "bathroom", "office", "garden", "cityscape", "landscape", "scenery", "space", "ocean", "sea", "library", "desert", "meadow", "field", "mountains", "woods", "jungle", "room", "cafe", "restaurant", "school", "stage", "rooftop", "alley"]
+)
+AIMING = frozenset(
+    ["look", "howl", "stare", "bark", "point", "gaze", "shout", "aim", "glance", "glare", "peer", "yell", "wave", "smile", "laugh", "growl", "throw", "shoot", "fire"]
+)
+WRAPPING = frozenset(["cover", "fill", "dress", "coat", "make", "wrap", "bury", "bathe", "drench", "clothe", "adorn", "decorate", "engulf", "shroud"])
 ON_ANIMATE = frozenset({"on", "over", "around", "upon", "onto", "on top of"})
 
 
@@ -79,7 +113,7 @@ class _Extractor:
     def is_vertex(self, t: Token) -> bool:
         if t.tag_ not in NOUN_TAGS or t.dep_ in NOT_HEADS or t.i in self.dropped or not self.parts[t.i]:
             return False
-        return any(c.isalnum() for c in t.text) and t.text.isascii() or _latin(t.text)
+        return any(c.isalnum() for c in t.text) and is_latin(t.text)
 
     def heads_of(self, t: Token) -> list[int]:
         """The vertices a noun stands for: itself, or what a quantifier counts, and what is coordinated with it."""
@@ -100,7 +134,11 @@ class _Extractor:
     def counted(self, t: Token) -> Token | None:
         """X of 'a group of X'."""
         collective = t.lower_ in w.COLLECTIVES
-        if not collective and t.lower_ not in w.QUANTIFIERS and not (t.lower_ in w.NUMBERS or t.tag_ in ("CD", "DT", "PRP")):
+        if (
+            not collective
+            and t.lower_ not in w.QUANTIFIERS
+            and not (t.lower_ in w.NUMBERS or t.tag_ in ("CD", "DT", "PRP"))
+        ):
             return None
         if t.tag_ not in (*NOUN_TAGS, "CD", "DT", "PRP"):
             return None
@@ -132,7 +170,7 @@ class _Extractor:
         if own:
             out: list[int] = []
             for child in own:
-                if child.tag_ in ("WDT", "WP") or child.lower_ in ("that", "which", "who") and verb.dep_ == "relcl":
+                if child.tag_ in ("WDT", "WP") or (child.lower_ in ("that", "which", "who") and verb.dep_ == "relcl"):
                     out += self.antecedents(verb.head)
                 elif child.tag_ == "EX" or child.lower_ == "there":
                     out += [i for c in verb.children if c.dep_ in ("attr", "dobj") for i in self.heads_of(c)]
@@ -144,7 +182,11 @@ class _Extractor:
         expletive = [c for c in verb.children if c.dep_ == "expl"]
         if expletive:
             return [i for c in verb.children if c.dep_ in ("attr", "dobj") for i in self.heads_of(c)]
-        if verb.dep_ in ("conj", "advcl", "xcomp", "ccomp", "pcomp", "dep", "prep") and verb.head.i != verb.i and depth < 40:
+        if (
+            verb.dep_ in ("conj", "advcl", "xcomp", "ccomp", "pcomp", "dep", "prep")
+            and verb.head.i != verb.i
+            and depth < 40
+        ):
             head = verb.head
             while head.tag_ == "IN" and head.head.i != head.i:
                 head = head.head
@@ -167,13 +209,27 @@ class _Extractor:
         while chain[0].dep_ == "conj" and chain[0].head.i != chain[0].i and chain[0].head.tag_ in (*NOUN_TAGS, "PRP"):
             chain.insert(0, chain[0].head)
         first = chain[0]
-        siblings = [first, *[c for c in first.subtree if c.dep_ == "conj" and c.tag_ in NOUN_TAGS and self._root_of_chain(c) == first.i]]
+        siblings = [
+            first,
+            *[
+                c
+                for c in first.subtree
+                if c.dep_ == "conj" and c.tag_ in NOUN_TAGS and self._root_of_chain(c) == first.i
+            ],
+        ]
         siblings = sorted(set(siblings), key=lambda t: t.i)
         if siblings[-1].i != noun.i or first.dep_ in ("dobj", "pobj"):
             return own
         if any(c.dep_ in ("acl", "relcl") for s in siblings[:-1] for c in s.children):
             return own
-        return list(dict.fromkeys(i for s in siblings for i in ([s.i] if self.counted(s) is None else self.heads_of(s)) if self.is_vertex(self.doc[i])))
+        return list(
+            dict.fromkeys(
+                i
+                for s in siblings
+                for i in ([s.i] if self.counted(s) is None else self.heads_of(s))
+                if self.is_vertex(self.doc[i])
+            )
+        )
 
     def _root_of_chain(self, t: Token) -> int:
         steps = 0
@@ -192,14 +248,23 @@ class _Extractor:
         if "aux" in children:
             return False
         if verb.dep_ == "acl":
-            return verb.tag_ == "VBN" and ("agent" in children or "dobj" not in children) and lex.verb_can(verb.lower_, "transitive")
+            return (
+                verb.tag_ == "VBN"
+                and ("agent" in children or "dobj" not in children)
+                and lex.verb_can(verb.lower_, "transitive")
+            )
         if verb.dep_ == "conj" and verb.head.tag_ in VERB_TAGS and not any(d in SUBJECTS for d in children):
             return self.passive(verb.head) and verb.tag_ == "VBN"
         return "agent" in children
 
     def agents(self, verb: Token) -> list[int]:
         return [
-            i for c in verb.children if c.dep_ == "agent" for o in c.children if o.dep_ == "pobj" for i in self.heads_of(o)
+            i
+            for c in verb.children
+            if c.dep_ == "agent"
+            for o in c.children
+            if o.dep_ == "pobj"
+            for i in self.heads_of(o)
         ]
 
     def action_words(self, verb: Token) -> list[int]:
@@ -209,8 +274,14 @@ class _Extractor:
         """Words of 'trying to catch' and the verb that carries the objects."""
         words, last = self.action_words(verb), verb
         while True:
-            nxt = next((c for c in last.children if c.dep_ == "xcomp" and c.tag_ in VERB_TAGS and self.parts[c.i]), None)
-            if nxt is None or any(c.dep_ == "dobj" for c in last.children) or any(c.dep_ == "nsubj" for c in nxt.children):
+            nxt = next(
+                (c for c in last.children if c.dep_ == "xcomp" and c.tag_ in VERB_TAGS and self.parts[c.i]), None
+            )
+            if (
+                nxt is None
+                or any(c.dep_ == "dobj" for c in last.children)
+                or any(c.dep_ == "nsubj" for c in nxt.children)
+            ):
                 return words, last
             words += [c.i for c in nxt.children if c.dep_ in ("aux", "auxpass") and c.i > last.i]
             words += self.action_words(nxt)
@@ -239,11 +310,13 @@ class _Extractor:
             parties += self.relative_objects(verb)
         objects = self.objects(last)
         parties += [("object", i) for i in objects]
-        filled = bool(objects) or bool(passive and agents) or any(r == "object" for r, _ in parties) and not passive
+        filled = bool(objects) or bool(passive and agents) or (any(r == "object" for r, _ in parties) and not passive)
         preps = [p for v in dict.fromkeys((verb, last)) for p in self.preps(v)]
         if lex.verb_lemma(verb.lower_) in WRAPPING and not objects and not agents:
             filled = False
-        joined, more = self.prep_parties(preps, filled, bool(objects) or bool(agents), [i for _, i in parties], lex.verb_lemma(last.lower_), passive)
+        joined, more = self.prep_parties(
+            preps, filled, bool(objects) or bool(agents), [i for _, i in parties], lex.verb_lemma(last.lower_), passive
+        )
         words += joined
         parties += more
         if verb.dep_ == "relcl" and any(c.lower_ == "where" for c in verb.children):
@@ -265,8 +338,15 @@ class _Extractor:
                 return [("object", i) for i in self.antecedents(verb.head)]
         if any(g.lower_ == "whose" for c in verb.children for g in c.children):
             return []
-        own = any(c.dep_ in SUBJECTS and c.tag_ not in ("WDT", "WP") and c.lower_ not in ("that", "which", "who") for c in verb.children)
-        if own and not any(c.dep_ == "dobj" for c in verb.children) and not any(c.tag_ == "WRB" or c.lower_ == "where" for c in verb.children):
+        own = any(
+            c.dep_ in SUBJECTS and c.tag_ not in ("WDT", "WP") and c.lower_ not in ("that", "which", "who")
+            for c in verb.children
+        )
+        if (
+            own
+            and not any(c.dep_ == "dobj" for c in verb.children)
+            and not any(c.tag_ == "WRB" or c.lower_ == "where" for c in verb.children)
+        ):
             return [("object", i) for i in self.antecedents(verb.head)]
         return []
 
@@ -288,7 +368,9 @@ class _Extractor:
     def preps(self, verb: Token) -> list[Token]:
         return [c for c in verb.children if c.dep_ == "prep" and self.parts[c.i]]
 
-    def prep_parties(self, preps: list[Token], filled: bool, direct: bool, known: list[int], verb: str, passive: bool) -> tuple[list[int], list[tuple[str, int]]]:
+    def prep_parties(
+        self, preps: list[Token], filled: bool, direct: bool, known: list[int], verb: str, passive: bool
+    ) -> tuple[list[int], list[tuple[str, int]]]:
         """Words that join the action and participants, of the prepositional phrases on a verb."""
         joined: list[int] = []
         parties: list[tuple[str, int]] = []
@@ -330,7 +412,9 @@ class _Extractor:
             elif child.dep_ == "attr" and child.tag_ in NOUN_TAGS:
                 objects = [i for i in self.heads_of(child) if i not in subjects]
                 if subjects and objects:
-                    self.add("relation", [verb.i], [("subject", i) for i in subjects] + [("object", i) for i in objects])
+                    self.add(
+                        "relation", [verb.i], [("subject", i) for i in subjects] + [("object", i) for i in objects]
+                    )
         for prep in self.preps(verb):
             self.relation(prep, subjects)
         for child in verb.children:
@@ -340,7 +424,10 @@ class _Extractor:
                         self.relation(prep, subjects)
 
     def describe(self, noun: int, adjective: Token) -> None:
-        found = [adjective, *[c for c in adjective.children if c.dep_ == "conj" and c.tag_ in ("JJ", "JJR", "JJS", "VBN", "VBG")]]
+        found = [
+            adjective,
+            *[c for c in adjective.children if c.dep_ == "conj" and c.tag_ in ("JJ", "JJR", "JJS", "VBN", "VBG")],
+        ]
         self.extra.setdefault(noun, []).extend(t.i for t in found)
 
     # ------------------------------------------------------------------------------------------------ relations
@@ -362,7 +449,9 @@ class _Extractor:
                 continue
             if self.counted(noun) is not None and prep.lower_ == "of":
                 continue
-            subjects = self.heads_of(noun) if self.counted(noun) is not None else [noun.i] if self.is_vertex(noun) else []
+            subjects = (
+                self.heads_of(noun) if self.counted(noun) is not None else [noun.i] if self.is_vertex(noun) else []
+            )
             objects = [o for o in prep.children if o.dep_ == "pobj"]
             if noun.dep_ == "conj" and objects and self.spreads(prep, objects[0]):
                 subjects = self.antecedents(noun)
@@ -392,7 +481,9 @@ class _Extractor:
         if self.quoted(t):
             return False
         named = t.tag_ in ("NNP", "NNPS") and t.dep_ == "pobj" and t.head.lower_ in ("in", "at", "near", "through")
-        return lex.is_place(t.lower_, self.before(t)) or named and not lex.is_animate(t.lower_) or t.i in self.environment
+        return (
+            lex.is_place(t.lower_, self.before(t)) or (named and not lex.is_animate(t.lower_)) or t.i in self.environment
+        )
 
     def quoted(self, t: Token) -> bool:
         spans = self.parts[t.i]
@@ -461,7 +552,9 @@ class _Extractor:
             span = (self.parts[t.i][0][0], self.parts[t.i][-1][1])
             modifiers = self.modifiers(t)
             environment = t.i in self.environment or self.scenery(t)
-            out.vertices.append(Vertex(ids[t.i], self.prompt[slice(*span)], span, modifiers, environment, self.count(t)))
+            out.vertices.append(
+                Vertex(ids[t.i], self.prompt[slice(*span)], span, modifiers, environment, self.count(t))
+            )
         edges = [(sorted(s for i in e.words for s in self.parts[i])[0], e) for e in self.edges]
         for _, edge in sorted(edges, key=lambda pair: pair[0]):
             spans = tuple(s for i in edge.words for s in self.parts[i])
@@ -482,7 +575,9 @@ class _Extractor:
         while stack:
             token = stack.pop(0)
             found.append(token.i)
-            stack += [c for c in token.children if c.dep_ in ("conj", "compound", "amod", "nummod") and c.tag_ not in ("CC",)]
+            stack += [
+                c for c in token.children if c.dep_ in ("conj", "compound", "amod", "nummod") and c.tag_ not in ("CC",)
+            ]
         found += self.extra.get(t.i, [])
         spans = sorted({s for i in found for s in self.parts[i]})
         return tuple(Modifier(self.prompt[a:b], (a, b)) for a, b in spans)
@@ -498,9 +593,3 @@ class _Extractor:
         numbers = [c.lower_ for c in holders[0].children if c.dep_ == "nummod"] + [h.lower_ for h in holders[1:]]
         values = [w.NUMBERS.get(n, int(n) if n.isdecimal() and len(n) < 6 else None) for n in numbers]
         return next((v for v in values if v is not None), None)
-
-
-def _latin(text: str) -> bool:
-    """Whether a word is written in Latin letters or digits."""
-    letters = [c for c in text if c.isalpha()]
-    return all(ord(c) < 0x250 or 0x1E00 <= ord(c) < 0x1F00 for c in letters) and any(c.isalnum() for c in text)

@@ -21,13 +21,25 @@ NOUN_BITS = (
 )  # fmt: skip
 VERB_BITS = ("transitive", "intransitive", "ditransitive", "linking", "infinitive", "bare")
 IRREGULAR_PLURALS = frozenset(
-    """men women children people feet teeth geese mice oxen lice police cattle fishermen policemen firemen sheep
-    fish deer salmon shrimp aircraft series species clothes jeans pants trousers shorts glasses sunglasses scissors
-    goggles pajamas binoculars headphones""".split()
+    ["men", "women", "children", "people", "feet", "teeth", "geese", "mice", "oxen", "lice", "police", "cattle", "fishermen", "policemen", "firemen", "sheep", "fish", "deer", "salmon", "shrimp", "aircraft", "series", "species", "clothes", "jeans", "pants", "trousers", "shorts", "glasses", "sunglasses", "scissors", "goggles", "pajamas", "binoculars", "headphones"]
 )
-BARE_PLURALS = frozenset("sheep fish deer salmon shrimp aircraft series species dice bison moose squid trout".split())
-PREFIXED_PARTS = ("haired", "eyed", "faced", "colored", "coloured", "shaped", "headed", "legged", "like", "looking", "free")
-IRREGULAR_VERBS = frozenset("made worn torn held drawn woven broken frozen stolen fallen hidden lit built caught".split())
+BARE_PLURALS = frozenset(["sheep", "fish", "deer", "salmon", "shrimp", "aircraft", "series", "species", "dice", "bison", "moose", "squid", "trout"])
+PREFIXED_PARTS = (
+    "haired",
+    "eyed",
+    "faced",
+    "colored",
+    "coloured",
+    "shaped",
+    "headed",
+    "legged",
+    "like",
+    "looking",
+    "free",
+)
+IRREGULAR_VERBS = frozenset(
+    ["made", "worn", "torn", "held", "drawn", "woven", "broken", "frozen", "stolen", "fallen", "hidden", "lit", "built", "caught"]
+)
 
 
 @dataclass(frozen=True)
@@ -78,6 +90,11 @@ def lemmas(word: str) -> dict[str, tuple[str, ...]]:
     return {str(k): tuple(v) for k, v in found.items()}
 
 
+def is_known(word: str) -> bool:
+    """Whether a lower-case word is in any of the tables."""
+    return word in _tags() or entry(word) is not NOTHING or bool(lemmas(word)) or word in w.PREPOSITIONS
+
+
 @lru_cache(maxsize=8192)
 def noun_lemma(word: str) -> str:
     """The singular of a noun as written, lower case."""
@@ -99,7 +116,14 @@ def verb_lemma(word: str) -> str:
     found = lemmas(word).get("VERB")
     if found:
         return max(found, key=lambda one: (entry(one).verb, -len(one)))
-    for ending, stems in (("ing", ("", "e")), ("ied", ("y",)), ("ed", ("", "e")), ("ies", ("y",)), ("es", ("", "e")), ("s", ("",))):
+    for ending, stems in (
+        ("ing", ("", "e")),
+        ("ied", ("y",)),
+        ("ed", ("", "e")),
+        ("ies", ("y",)),
+        ("es", ("", "e")),
+        ("s", ("",)),
+    ):
         if word.endswith(ending) and len(word) > len(ending) + 1:
             stem = word[: -len(ending)]
             options = [stem + s for s in stems]
@@ -154,11 +178,15 @@ def is_place(word: str, before: str = "") -> bool:
         return True
     if low in w.NOT_PLACES or lemma in w.NOT_PLACES or lemma in w.BODY or lemma in w.CLOTHING:
         return False
-    if lemma.endswith(("land", "yard", "side", "house", "room", "scape", "field", "town", "ville", "shop", "store")) and len(lemma) > 5:
+    if (
+        lemma.endswith(("land", "yard", "side", "house", "room", "scape", "field", "town", "ville", "shop", "store"))
+        and len(lemma) > 5
+    ):
         return not is_animate(low)
     return noun_is(low, "place") and not noun_is(low, "person", "animal")
 
 
+@lru_cache(maxsize=8192)
 def is_clothing(word: str, before: str = "") -> bool:
     """Whether the noun names something that is worn."""
     low = word.lower()
@@ -166,6 +194,7 @@ def is_clothing(word: str, before: str = "") -> bool:
     return low in w.CLOTHING or lemma in w.CLOTHING or noun_is(low, "clothing", before=before)
 
 
+@lru_cache(maxsize=8192)
 def is_body(word: str) -> bool:
     """Whether the noun names a part of a body."""
     low = word.lower()
@@ -185,6 +214,7 @@ def is_plural(word: str) -> bool:
     return low.endswith("s") and not low.endswith(("ss", "us", "is")) and noun_lemma(low) != low
 
 
+@lru_cache(maxsize=16384)
 def verb_can(verb: str, kind: str, first: bool = False) -> bool:
     """Whether a verb form can be ``transitive``, ``intransitive``, ``ditransitive``, ``linking`` …; ``first``: in its main sense."""
     lemma = verb_lemma(verb)
@@ -226,7 +256,9 @@ def candidates(word: str) -> tuple[tuple[str, float], ...]:
                 costs[tag] = min(costs[tag], 0.3)
     if word in w.PLACES and "NN" in costs:
         costs["NN"] = min(costs["NN"], 0.2)
-    most = 0.7 if is_animate(word) else 1.5 if noun_is(word, "food", "clothing", "furniture", "vehicle", "plant") else 2.2
+    most = (
+        0.7 if is_animate(word) else 1.5 if noun_is(word, "food", "clothing", "furniture", "vehicle", "plant") else 2.2
+    )
     for tag in ("NN", "NNS"):
         if tag in costs:
             costs[tag] = min(costs[tag], min(costs.values()) + most)
@@ -277,7 +309,11 @@ def _counts(word: str, forms: dict[str, tuple[str, ...]]) -> dict[str, int]:
 
 def _forms(word: str, kind: str, forms: dict[str, tuple[str, ...]]) -> tuple[str, ...]:
     if kind == "NOUN":
-        return ("NNS",) if is_plural(word) and word not in BARE_PLURALS else (("NN", "NNS") if word in BARE_PLURALS else ("NN",))
+        return (
+            ("NNS",)
+            if is_plural(word) and word not in BARE_PLURALS
+            else (("NN", "NNS") if word in BARE_PLURALS else ("NN",))
+        )
     if kind == "ADJ":
         return ("JJ",)
     if kind == "ADV":
@@ -286,7 +322,22 @@ def _forms(word: str, kind: str, forms: dict[str, tuple[str, ...]]) -> tuple[str
     for lemma in forms.get("VERB", (word,)):
         if lemma == word:
             out += ["VB", "VBP"]
-            if word in ("cut", "put", "set", "hit", "let", "shut", "spread", "split", "cast", "hurt", "shed", "read", "bid", "cost"):
+            if word in (
+                "cut",
+                "put",
+                "set",
+                "hit",
+                "let",
+                "shut",
+                "spread",
+                "split",
+                "cast",
+                "hurt",
+                "shed",
+                "read",
+                "bid",
+                "cost",
+            ):
                 out += ["VBD", "VBN"]
         elif word.endswith("ing"):
             out.append("VBG")
@@ -298,7 +349,7 @@ def _forms(word: str, kind: str, forms: dict[str, tuple[str, ...]]) -> tuple[str
 
 
 def _past_is_participle(word: str, lemma: str) -> bool:
-    return word.endswith("ed") or word in _inflected(lemma, "VBD") and word in _inflected(lemma, "VBN")
+    return word.endswith("ed") or (word in _inflected(lemma, "VBD") and word in _inflected(lemma, "VBN"))
 
 
 def _past(word: str, lemma: str) -> list[str]:
@@ -318,10 +369,20 @@ def _inflected(lemma: str, tag: str) -> tuple[str, ...]:
 
 def _with_participles(word: str, costs: dict[str, float]) -> dict[str, float]:
     """Give participles their second life as modifiers, and adjectives in -ed and -ing their verb."""
-    if word.endswith("ing") and len(word) > 4 and ("VBG" in costs or verb_lemma(word) != word and entry(verb_lemma(word)).verb >= 0):
+    if (
+        word.endswith("ing")
+        and len(word) > 4
+        and ("VBG" in costs or (verb_lemma(word) != word and entry(verb_lemma(word)).verb >= 0))
+    ):
         costs.setdefault("VBG", 1.2)
         costs["AG"] = min(costs.get("JJ", 9.0), 0.3 if word in w.PARTICIPLE_ADJECTIVES else 0.9)
-    participle = "VBN" in costs or word.endswith("ed") and len(word) > 4 and entry(verb_lemma(word)).verb >= 0 and "NN" not in costs
+    participle = (
+        "VBN" in costs
+        or (word.endswith("ed")
+        and len(word) > 4
+        and entry(verb_lemma(word)).verb >= 0
+        and "NN" not in costs)
+    )
     if participle:
         costs.setdefault("VBN", 0.8)
         if word.endswith("ed"):
@@ -348,7 +409,10 @@ def _guess(word: str) -> dict[str, float]:
         return {"VBN": 0.0, "VBD": 0.3, "JJ": 0.6, "NN": 2.5}
     if word.endswith("ly") and len(word) > 4:
         return {"RB": 0.0, "JJ": 0.8, "NN": 1.5}
-    if word.endswith(("ful", "less", "ous", "ish", "able", "ible", "ive", "esque", "ian", "like", "ic", "al", "ary")) and len(word) > 5:
+    if (
+        word.endswith(("ful", "less", "ous", "ish", "able", "ible", "ive", "esque", "ian", "like", "ic", "al", "ary"))
+        and len(word) > 5
+    ):
         return {"JJ": 0.0, "NN": 0.8}
     if word.endswith("s") and not word.endswith(("ss", "us", "is")) and len(word) > 3:
         return {"NNS": 0.0, "VBZ": 1.2, "NN": 0.8, "JJ": 3.0}

@@ -20,11 +20,11 @@ class Word:
     text: str
     parts: tuple[Span, ...]
     quote: bool = False
+    low: str = field(init=False, compare=False, repr=False)
 
-    @property
-    def low(self) -> str:
+    def __post_init__(self) -> None:
         low = self.text.lower()
-        return w.TYPOS.get(low, low)
+        object.__setattr__(self, "low", w.TYPOS.get(low, low))
 
     @property
     def span(self) -> Span:
@@ -140,8 +140,14 @@ def _tokenize(masked: str, prompt: str, quotes: dict[int, Span], breaks: set[int
                 end -= 1
                 at = end
                 text = prompt[start:end]
-            sentences[-1].append(Word(text, ((start, end),)))
+            if is_latin(text):
+                sentences[-1].append(Word(text, ((start, end),)))
     return [s for s in sentences if s]
+
+
+def is_latin(text: str) -> bool:
+    """Whether a word is written in Latin letters, digits or signs."""
+    return all(ord(c) < 0x250 or 0x1E00 <= ord(c) < 0x1F00 or 0x300 <= ord(c) < 0x370 or not c.isalpha() for c in text)
 
 
 # ---------------------------------------------------------------------------------------------- style and media
@@ -191,17 +197,38 @@ def _style_phrase(low: list[str], raw: list[str]) -> bool:
     if not low:
         return False
     text = " ".join(low)
-    if low[0] == "by" and len(low) > 1 and (all(r[0].isupper() or r in ("and", "van", "de", "da", "von") for r in raw[1:]) or len(low) <= 3):
+    if (
+        low[0] == "by"
+        and len(low) > 1
+        and (all(r[0].isupper() or r in ("and", "van", "de", "da", "von") for r in raw[1:]) or len(low) <= 3)
+    ):
         return "the" not in low and "a" not in low
-    if re.match(r"(art(work)?|illustration|painting|photo|photograph|photography|drawing|concept art|style|inspired|directed|painted|drawn|shot|illustrated|designed) (of|by|on|with|in the style of) [\w ]+$", text):
-        return low[-2] != "of" and (low[0] not in ("photo", "photograph", "painting", "drawing", "illustration") or low[1] != "of")
+    if re.match(
+        r"(art(work)?|illustration|painting|photo|photograph|photography|drawing|concept art|style|inspired|directed|painted|drawn|shot|illustrated|designed) (of|by|on|with|in the style of) [\w ]+$",
+        text,
+    ):
+        return low[-2] != "of" and (
+            low[0] not in ("photo", "photograph", "painting", "drawing", "illustration") or low[1] != "of"
+        )
     if text in w.STYLE_PHRASES:
         return True
-    if re.match(r"(in the style of|in style of|style of|trending on|featured on|shot on|shot with|taken with|taken on|inspired by|rendered in|made in|made with|rule of thirds|depth of field|award winning|unreal engine|octane render|(oil|acrylic|ink|watercolou?r|pencil|charcoal|pastel) on (canvas|paper|panel|wood)$)\b", text):
+    if re.match(
+        r"(in the style of|in style of|style of|trending on|featured on|shot on|shot with|taken with|taken on|inspired by|rendered in|made in|made with|rule of thirds|depth of field|award winning|unreal engine|octane render|(oil|acrylic|ink|watercolou?r|pencil|charcoal|pastel) on (canvas|paper|panel|wood)$)\b",
+        text,
+    ):
         return True
-    if all(word in w.STYLE_WORDS or word.replace("_", " ") in w.STYLE_WORDS or re.fullmatch(r"\d+(k|mm|p|fps)|f/?\d(\.\d)?|iso\d*|score_\w+", word) for word in low):
+    if all(
+        word in w.STYLE_WORDS
+        or word.replace("_", " ") in w.STYLE_WORDS
+        or re.fullmatch(r"\d+(k|mm|p|fps)|f/?\d(\.\d)?|iso\d*|score_\w+", word)
+        for word in low
+    ):
         return any(word not in w.STYLE_NEED_COMPANY for word in low)
-    if low[-1] in w.STYLE_HEADS and len(low) <= 4 and not any(word in w.PREPOSITIONS or word in w.DETERMINERS or word in w.POSSESSIVES for word in low):
+    if (
+        low[-1] in w.STYLE_HEADS
+        and len(low) <= 4
+        and not any(word in w.PREPOSITIONS or word in w.DETERMINERS or word in w.POSSESSIVES for word in low)
+    ):
         return _style_head_alone(low)
     return False
 
@@ -213,28 +240,38 @@ def _style_head_alone(low: list[str]) -> bool:
         soft = {"soft", "warm", "natural", "morning", "evening", "golden", "dramatic", "ambient", "volumetric", "cinematic",
                 "studio", "dim", "harsh", "bright", "diffused", "backlit", "beautiful", "moody", "rim", "low", "cold",
                 "sharp", "selective", "shallow", "dappled", "deep", "long", "unreal", "ethereal", "sunset", "hard"}  # fmt: skip
-        return len(low) > 1 and low[-2] in soft | {"sun", "day", "afternoon"} or any(word in soft for word in low[:-1])
+        return (len(low) > 1 and low[-2] in soft | {"sun", "day", "afternoon"}) or any(word in soft for word in low[:-1])
     if head in ("colors", "colours", "details", "detail", "texture", "textures", "lens", "portrait", "shot", "art", "tones", "hues",
                 "effect", "effects", "angle", "palette", "pattern"):  # fmt: skip
         return len(low) > 1
     return head not in ("contrast", "winner", "beauty", "grain") or len(low) > 1
 
 
-_TAIL = re.compile(r"^(in the style of|in style of|by|painted by|photographed by|illustrated by|drawn by|art by|trending on|rendered in|in)$")
+_TAIL = re.compile(
+    r"^(in the style of|in style of|by|painted by|photographed by|illustrated by|drawn by|art by|trending on|rendered in|in)$"
+)
 
 
 def _strip_tail(segment: list[Word], prompt: str, out: Prepared) -> list[Word]:
     """Take '... in the style of X' and '... by Claude Monet' off the end of a segment."""
     low = [word.low for word in segment]
     for i in range(1, len(low)):
-        if low[i : i + 4] == ["in", "the", "style", "of"] or low[i : i + 3] == ["in", "style", "of"] or low[i : i + 2] in (
-            ["trending", "on"], ["art", "by"], ["painted", "by"], ["photographed", "by"], ["illustrated", "by"]
+        if (
+            low[i : i + 4] == ["in", "the", "style", "of"]
+            or low[i : i + 3] == ["in", "style", "of"]
+            or low[i : i + 2]
+            in (["trending", "on"], ["art", "by"], ["painted", "by"], ["photographed", "by"], ["illustrated", "by"])
         ):
             if low[i] in ("painted", "photographed", "illustrated") and not _names(segment[i + 2 :]):
                 continue
             _drop(segment[i:], prompt, out)
             return segment[:i]
-        if low[i] == "by" and _names(segment[i + 1 :]) and any(word in w.MEDIA for word in low[:i]) and not low[i - 1].endswith(("ed", "en")):
+        if (
+            low[i] == "by"
+            and _names(segment[i + 1 :])
+            and any(word in w.MEDIA for word in low[:i])
+            and not low[i - 1].endswith(("ed", "en"))
+        ):
             _drop(segment[i:], prompt, out)
             return segment[:i]
         if low[i] == "in" and i + 2 < len(low) and low[-1] == "style":
@@ -244,7 +281,9 @@ def _strip_tail(segment: list[Word], prompt: str, out: Prepared) -> list[Word]:
 
 
 def _names(words: list[Word]) -> bool:
-    return len(words) > 1 and all(word.text[0].isupper() or word.low in ("and", "van", "de", "da", "von", "der") for word in words)
+    return len(words) > 1 and all(
+        word.text[0].isupper() or word.low in ("and", "van", "de", "da", "von", "der") for word in words
+    )
 
 
 def _strip_medium(segment: list[Word], prompt: str, out: Prepared) -> list[Word]:
@@ -262,7 +301,7 @@ def _strip_medium(segment: list[Word], prompt: str, out: Prepared) -> list[Word]
                 _drop(segment[lead : lead + i + 1], prompt, out)
                 return segment[:lead] + _strip_medium(segment[lead + i + 1 :], prompt, out)
             return segment
-        if word in w.PREPOSITIONS and word not in ("in", "with", "on", "by", "up", "from") or word in w.BE and i != 1:
+        if (word in w.PREPOSITIONS and word not in ("in", "with", "on", "by", "up", "from")) or (word in w.BE and i != 1):
             return segment
     return segment
 
@@ -271,9 +310,12 @@ def _medium_words(words: list[str]) -> bool:
     """Whether the words before 'photo' describe the photo rather than a scene that ends in one."""
     if any(word in ("a", "an", "the", "his", "her", "their") for word in words[1:]):
         return False
-    return not any(word.endswith("ing") and word not in w.STYLE_WORDS and word not in ("stunning", "amazing", "charming", "breathtaking", "striking", "captivating") for word in words) and not any(
-        word in ("holding", "in", "with", "on", "by", "from") for word in words
-    )
+    return not any(
+        word.endswith("ing")
+        and word not in w.STYLE_WORDS
+        and word not in ("stunning", "amazing", "charming", "breathtaking", "striking", "captivating")
+        for word in words
+    ) and not any(word in ("holding", "in", "with", "on", "by", "from") for word in words)
 
 
 # ---------------------------------------------------------------------------------------------- compound prepositions
@@ -303,7 +345,11 @@ def _merge_prepositions(words: list[Word]) -> list[Word]:
     low = [word.low if not word.quote else "" for word in words]
     out, i = [], 0
     while i < len(words):
-        n = compound_at(low, i) or idiom_at(low, i) or (2 if tuple(low[i : i + 2]) in (("each", "other"), ("one", "another")) else 0)
+        n = (
+            compound_at(low, i)
+            or idiom_at(low, i)
+            or (2 if tuple(low[i : i + 2]) in (("each", "other"), ("one", "another")) else 0)
+        )
         if n:
             parts = tuple(part for word in words[i : i + n] for part in word.parts)
             out.append(Word(" ".join(low[i : i + n]), parts))

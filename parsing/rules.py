@@ -5,10 +5,11 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
+from . import lexicon as lex
 from .attacher import Tree, attach
 from .extract import Extraction, extract
 from .hypergraph import Hypergraph, Span
-from .preprocess import Word, prepare
+from .preprocess import is_latin, prepare
 from .tagger import tag
 
 if TYPE_CHECKING:
@@ -86,12 +87,21 @@ def finish(prompt: str, found: Extraction, not_content: list[str], parser: str) 
     return graph.with_warnings(*found.warnings, *_warnings(graph))
 
 
+def _looks_foreign(prompt: str) -> bool:
+    """Whether hardly any word of a longer prompt is an English one."""
+    words = [word.low for sentence in prepare(prompt).sentences for word in sentence if word.text.isalpha()]
+    strange = sum(not lex.is_known(word) for word in words)
+    return len(words) > 3 and strange * 2 > len(words)
+
+
 def _warnings(graph: Hypergraph) -> list[str]:
     out = []
     letters = [c for c in graph.prompt if c.isalpha()]
-    foreign = [c for c in letters if not (ord(c) < 0x250 or 0x1E00 <= ord(c) < 0x1F00)]
+    foreign = [c for c in letters if not is_latin(c)]
     if foreign and len(foreign) * 5 > len(letters):
         out.append("The prompt is not in Latin script; words in other scripts are left out of the graph.")
+    elif _looks_foreign(graph.prompt):
+        out.append("The prompt does not look English; the graph may be wrong.")
     if not graph.vertices:
         out.append("No noun was found in the prompt; the graph is empty.")
     actions = [e for e in graph.hyperedges if e.kind == "action"]

@@ -137,16 +137,22 @@ def _merge(doc: Doc, groups: list[Group]) -> Doc:
 
 def _joined(left: Extraction, right: Extraction) -> Extraction:
     """Two extractions as one; actions without a subject in ``right`` take the first actor of ``left``."""
-    shift, edges = len(left.vertices), []
+    shift = len(left.vertices)
+    edges: list[Hyperedge] = []
     taken = {v.span for v in left.vertices}
     names = {v.id: f"v{shift + k}" for k, v in enumerate(right.vertices)}
     vertices: list[Vertex] = [replace(v, id=names[v.id]) for v in right.vertices if v.span not in taken]
-    actor = next((v.id for v in left.vertices if lex.is_animate(v.head)), left.vertices[0].id if left.vertices else None)
+    actor = next(
+        (v.id for v in left.vertices if lex.is_animate(v.head)), left.vertices[0].id if left.vertices else None
+    )
     for edge in right.edges:
         parties = tuple(Participant(p.role, names[p.vertex]) for p in edge.participants)
         if edge.kind == "action" and actor and not any(p.role == "subject" for p in parties):
             parties = (Participant("subject", actor), *parties)
         edges.append(Hyperedge(f"e{len(left.edges) + len(edges)}", edge.kind, edge.action, edge.spans, parties))
     return Extraction(
-        left.vertices + vertices, left.edges + edges, left.not_content + right.not_content, left.warnings + right.warnings
+        left.vertices + vertices,
+        left.edges + edges,
+        left.not_content + right.not_content,
+        left.warnings + right.warnings,
     )

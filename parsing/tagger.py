@@ -9,13 +9,13 @@ conjunction that opens a clause) and ``PRED`` never leaves this module.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from . import lexicon as lex
 from . import words as w
 from .preprocess import IDIOMS, Word
 
-BEAM = 28
+BEAM = 20
 NOUNS = ("NN", "NNS", "NNP", "QT")
 VERBS = ("VB", "VBP", "VBZ", "VBD", "VBN", "VBG")
 FINITE = ("VBP", "VBZ", "VBD", "MD")
@@ -29,7 +29,9 @@ class State(NamedTuple):
     det: str = ""  # number that the determiner asks for: s, p or nothing
     head: str = ""  # number of the last noun
     pobj: bool = False  # the noun phrase hangs on a preposition
-    clause: str = "o"  # o no subject yet, S subject, P participle, F finite verb, R relative clause before the main verb
+    clause: str = (
+        "o"  # o no subject yet, S subject, P participle, F finite verb, R relative clause before the main verb
+    )
     subject: str = ""  # number of the subject
     slot: str = ""  # what the last verb waits for: T object, O perhaps, I none, D second object, B predicate, M infinitive, H participle
     prev: str = "^"  # the last tag
@@ -83,7 +85,7 @@ def _options(sentence: list[Word], i: int, flat: bool) -> list[tuple[str, float]
     return sorted(found.items())
 
 
-SCENERY = frozenset("outdoors indoors outside inside underwater solo".split())
+SCENERY = frozenset(["outdoors", "indoors", "outside", "inside", "underwater", "solo"])
 
 
 def _alone(sentence: list[Word], i: int) -> bool:
@@ -138,13 +140,32 @@ def _open_closed(low: str) -> list[tuple[str, float]] | None:
     """Words that are prepositions, particles, conjunctions or adverbs, some of them also open-class words."""
     found: dict[str, float] = {}
     if low in w.SUBORDINATORS:
-        found["SUB"] = {"as": 0.6, "before": 0.6, "after": 0.6, "since": 0.5, "until": 0.5, "once": 0.8, "so": 0.8}.get(low, 0.0)
+        found["SUB"] = {"as": 0.6, "before": 0.6, "after": 0.6, "since": 0.5, "until": 0.5, "once": 0.8, "so": 0.8}.get(
+            low, 0.0
+        )
     if low in w.PREPOSITIONS or low == "as":
         found["IN"] = 0.0
     if low in w.PARTICLES:
         found["RP"] = 0.4
     if found:
-        if low in ("like", "near", "past", "opposite", "round", "inside", "outside", "off", "down", "up", "over", "in", "around", "behind", "above", "below"):
+        if low in (
+            "like",
+            "near",
+            "past",
+            "opposite",
+            "round",
+            "inside",
+            "outside",
+            "off",
+            "down",
+            "up",
+            "over",
+            "in",
+            "around",
+            "behind",
+            "above",
+            "below",
+        ):
             found.setdefault("RB", 1.2)
         if low in ("like", "near"):
             found["VBP"] = 2.0
@@ -223,13 +244,13 @@ def _step(state: State, tag: str, sentence: list[Word], i: int) -> tuple[float, 
     return _function(state, tag, sentence, i)
 
 
-def _begin(state: State, cost: float) -> tuple[float, dict]:
+def _begin(state: State, cost: float) -> tuple[float, dict[str, Any]]:
     """A noun phrase begins: what it is to the last verb or preposition."""
     pobj = state.prev == "IN"
-    changes: dict = {"pobj": pobj, "fresh": state.fresh or state.prev in ("CC", ",")}
+    changes: dict[str, Any] = {"pobj": pobj, "fresh": state.fresh or state.prev in ("CC", ",")}
     if pobj:
         return cost, changes
-    if state.prev in VERBS or state.prev in ("RP", "RB") and state.slot:
+    if state.prev in VERBS or (state.prev in ("RP", "RB") and state.slot):
         cost += {"I": 1.2, "M": 2.0, "H": 1.0}.get(state.slot, 0.0)
         changes["slot"] = {"d": "D", "c": "C"}.get(state.slot, "")
         return cost, changes
@@ -248,7 +269,8 @@ def _begin(state: State, cost: float) -> tuple[float, dict]:
 def _noun(state: State, tag: str, sentence: list[Word], i: int) -> tuple[float, State]:
     low = sentence[i].low
     number = "p" if tag == "NNS" else "x" if tag in ("NNP", "QT") else "s"
-    cost, changes = 0.0, {}
+    cost = 0.0
+    changes: dict[str, Any] = {}
     if state.np == 2:
         if state.prev == "PRP":
             cost += 0.3 if state.slot == "D" else 4.0
@@ -278,7 +300,9 @@ def _noun(state: State, tag: str, sentence: list[Word], i: int) -> tuple[float, 
     changes.update(np=2, head=number, prev=tag)
     if changes.get("clause", state.clause) in ("S", "o") and not changes.get("pobj", state.pobj):
         if changes.get("fresh", state.fresh) and state.clause == "S":
-            changes["subject"] = "x" if state.prev != "," and state.subject and state.np != 2 else state.subject or number
+            changes["subject"] = (
+                "x" if state.prev != "," and state.subject and state.np != 2 else state.subject or number
+            )
         elif not changes.get("pobj", state.pobj):
             changes["subject"] = number
         if state.clause == "o" and "clause" not in changes and not changes.get("pobj", state.pobj):
@@ -288,14 +312,22 @@ def _noun(state: State, tag: str, sentence: list[Word], i: int) -> tuple[float, 
     if low in w.ADJECTIVES and tag == "NN":
         cost += 0.3
     after = _next(sentence, i)
-    if low.endswith("ing") and state.prev in (",", "^") and after and after != "," and after != "of" and lex.verb_lemma(low) != low:
+    if (
+        low.endswith("ing")
+        and state.prev in (",", "^")
+        and after
+        and after != ","
+        and after != "of"
+        and lex.verb_lemma(low) != low
+    ):
         cost += 0.8
     return cost, state._replace(**changes)
 
 
 def _modifier(state: State, tag: str, sentence: list[Word], i: int) -> tuple[float, State]:
     low = sentence[i].low
-    cost, changes = 0.0, {}
+    cost = 0.0
+    changes: dict[str, Any] = {}
     predicate = state.slot in ("B", "L") and state.prev in (*VERBS, "RB", "CC", "JJ", "MD", ",")
     after = _next(sentence, i)
     if state.np == 2 and state.prev != "POS":
@@ -322,7 +354,13 @@ def _modifier(state: State, tag: str, sentence: list[Word], i: int) -> tuple[flo
         if not after or after == "," or after in w.PREPOSITIONS or after in w.DETERMINERS:
             cost += 2.0
     changes.update(np=3 if predicate and state.np in (0, 3) else 1 if state.np != 3 else 3, prev=tag)
-    if changes["np"] == 1 and state.np == 0 and tag == "JJ" and (not after or after in ("," , "and")) and state.prev in ("^", ",", "CC"):
+    if (
+        changes["np"] == 1
+        and state.np == 0
+        and tag == "JJ"
+        and (not after or after in (",", "and"))
+        and state.prev in ("^", ",", "CC")
+    ):
         changes["np"] = 3
         cost += 0.2
     if state.prev == "TO":
@@ -362,7 +400,15 @@ def _determiner(state: State, tag: str, sentence: list[Word], i: int) -> tuple[f
         elif changes["fresh"]:
             changes["subject"] = "x"
         return more, state._replace(**changes)
-    number = "s" if low in w.SINGULAR_DETERMINERS else "p" if low in w.PLURAL_DETERMINERS else state.det if state.np == 1 else ""
+    number = (
+        "s"
+        if low in w.SINGULAR_DETERMINERS
+        else "p"
+        if low in w.PLURAL_DETERMINERS
+        else state.det
+        if state.np == 1
+        else ""
+    )
     changes.update(np=1, det=number, prev="DT", head="")
     return more, state._replace(**changes)
 
@@ -376,7 +422,26 @@ def _waits_for(low: str, tag: str) -> str:
     if tag == "MD" or low in w.DO:
         return "M"
     lemma = lex.verb_lemma(low)
-    if lemma in ("look", "seem", "appear", "become", "feel", "get", "stay", "remain", "turn", "lie", "sit", "stand", "keep", "smell", "taste", "go", "come", "grow"):
+    if lemma in (
+        "look",
+        "seem",
+        "appear",
+        "become",
+        "feel",
+        "get",
+        "stay",
+        "remain",
+        "turn",
+        "lie",
+        "sit",
+        "stand",
+        "keep",
+        "smell",
+        "taste",
+        "go",
+        "come",
+        "grow",
+    ):
         return "L"
     if tag == "VBN":
         return "I"
@@ -392,10 +457,9 @@ def _waits_for(low: str, tag: str) -> str:
     return "O"
 
 
-CAUSATIVES = frozenset("make let help watch see hear have".split())
+CAUSATIVES = frozenset(["make", "let", "help", "watch", "see", "hear", "have"])
 DITRANSITIVES = frozenset(
-    """give hand show offer send bring pass throw toss feed teach tell buy serve lend sell pay read write make cook get award
-    grant lend pour fetch build""".split()
+    ["give", "hand", "show", "offer", "send", "bring", "pass", "throw", "toss", "feed", "teach", "tell", "buy", "serve", "lend", "sell", "pay", "read", "write", "make", "cook", "get", "award", "grant", "lend", "pour", "fetch", "build"]
 )
 
 
@@ -404,7 +468,7 @@ def _verb(state: State, tag: str, sentence: list[Word], i: int) -> tuple[float, 
     cost = _close(state)
     if state.np == 3:
         cost += 0.6
-    if state.slot in ("M",) and state.prev in (*VERBS, "MD", "RB", "PRP", *NOUNS) or state.prev == "TO":
+    if (state.slot in ("M",) and state.prev in (*VERBS, "MD", "RB", "PRP", *NOUNS)) or state.prev == "TO":
         return _infinitive(state, tag, cost, low)
     if tag in ("VBG", "VBN"):
         cost += _participle(state, tag, sentence, i)
@@ -421,14 +485,26 @@ def _verb(state: State, tag: str, sentence: list[Word], i: int) -> tuple[float, 
         cost += 1.0 if after == "of" else 0.2
     if tag == "VBG" and after == "of":
         cost += 1.5
-    changes = {"np": 0, "det": "", "head": "", "pobj": False, "clause": clause, "slot": slot, "prev": tag, "fresh": False, "verb": tag}
+    changes: dict[str, Any] = {
+        "np": 0,
+        "det": "",
+        "head": "",
+        "pobj": False,
+        "clause": clause,
+        "slot": slot,
+        "prev": tag,
+        "fresh": False,
+        "verb": tag,
+    }
     return cost, state._replace(**changes)
 
 
 def _infinitive(state: State, tag: str, cost: float, low: str) -> tuple[float, State]:
     cost += -0.6 if tag == "VB" else 3.0
     clause = "F" if state.slot == "M" else state.clause if state.clause in ("F", "R") else "P"
-    return cost, state._replace(np=0, det="", head="", pobj=False, clause=clause, slot=_waits_for(low, tag), prev=tag, fresh=False, verb=tag)
+    return cost, state._replace(
+        np=0, det="", head="", pobj=False, clause=clause, slot=_waits_for(low, tag), prev=tag, fresh=False, verb=tag
+    )
 
 
 def _participle(state: State, tag: str, sentence: list[Word], i: int) -> float:
@@ -470,7 +546,9 @@ def _participle(state: State, tag: str, sentence: list[Word], i: int) -> float:
     return cost
 
 
-CATENATIVE = frozenset("start begin keep stop try enjoy like love continue finish go practice sit stand lie come get prefer hate".split())
+CATENATIVE = frozenset(
+    ["start", "begin", "keep", "stop", "try", "enjoy", "like", "love", "continue", "finish", "go", "practice", "sit", "stand", "lie", "come", "get", "prefer", "hate"]
+)
 
 
 def _passive(state: State, low: str, after: str) -> float:
@@ -482,7 +560,13 @@ def _passive(state: State, low: str, after: str) -> float:
         cost += 0.6
     if after == "by":
         return cost - 0.8
-    if after and after not in w.PREPOSITIONS and after not in (",", "and", "to", "while") and after not in w.ADVERBS and after not in w.PARTICLES:
+    if (
+        after
+        and after not in w.PREPOSITIONS
+        and after not in (",", "and", "to", "while")
+        and after not in w.ADVERBS
+        and after not in w.PARTICLES
+    ):
         cost += 1.6
     return cost
 
@@ -499,7 +583,9 @@ def _finite(state: State, tag: str, sentence: list[Word], i: int) -> tuple[float
     elif clause == "F" and tag in ("VB", "VBP") and state.verb in ("VB", "VBP") and low not in w.BE and state.np == 2:
         return 1.2, "F"
     elif clause == "F":
-        cost += 0.0 if state.prev == "CC" and state.verb in FINITE or state.prev == "CC" else 0.4 if state.fresh else 2.5
+        cost += (
+            0.0 if (state.prev == "CC" and state.verb in FINITE) or state.prev == "CC" else 0.4 if state.fresh else 2.5
+        )
         if state.prev == "CC" and state.verb in FINITE and state.verb != tag and "VBD" not in (state.verb, tag):
             cost += 0.4
     elif clause == "P":
@@ -530,7 +616,11 @@ def _finite(state: State, tag: str, sentence: list[Word], i: int) -> tuple[float
         cost += 0.5
         if after == "by":
             cost += 2.0
-        if not _starts_noun_phrase(after) and lex.verb_can(low, "transitive", first=True) and not lex.verb_can(low, "intransitive"):
+        if (
+            not _starts_noun_phrase(after)
+            and lex.verb_can(low, "transitive", first=True)
+            and not lex.verb_can(low, "intransitive")
+        ):
             cost += 0.8
     return cost, "R" if opens else "F"
 
@@ -585,7 +675,11 @@ def _particle(state: State, sentence: list[Word], i: int) -> tuple[float, State]
         ends = not after or after == "," or after in w.PREPOSITIONS or after in w.COORDINATORS
         known = lex.is_phrasal(sentence[i - 1].low, low, takes_object=not ends)
         cost += 0.0 if known else 0.9
-        if known and low not in ("by", "in", "over", "through", "along", "around") and not (low == "on" and state.slot in ("I", "L")):
+        if (
+            known
+            and low not in ("by", "in", "over", "through", "along", "around")
+            and not (low == "on" and state.slot in ("I", "L"))
+        ):
             cost -= 0.5
         if not after or after == "," or after in w.PREPOSITIONS or after in w.COORDINATORS:
             cost -= 0.8
