@@ -116,7 +116,9 @@ class ContrastLinkGuidance(io.ComfyNode):
                     tooltip="on = leave a picture alone as soon as its attention reached the targets.",
                 ),
             ],
-            outputs=[io.Model.Output("model", display_name="model", tooltip="The guided model, for any sampler.")],
+            outputs=[
+                io.Model.Output("guided_model", display_name="model", tooltip="The guided model, for any sampler.")
+            ],
         )
 
     @classmethod

@@ -34,6 +34,7 @@ FIND_RUN = """(() => {
   const named = [...document.querySelectorAll("button")].find((b) => /^(Run|Queue)$/.test(b.textContent.trim()));
   return marked ?? named;
 })()"""
+PROMPT = "a yellow cat chasing a blue ball in the snow"
 OF_TYPE = "app.graph._nodes.filter((n) => n.type === '{type}')"
 
 
@@ -59,6 +60,8 @@ def test_dropping_the_workflow_and_pressing_run_shows_pictures_and_reports(page:
         OF_TYPE.format(type="Interplay_ContrastLinkKSampler") + "[0].widgets.map((w) => [w.name, w.value])"
     )
     assert ["preset", "SHY"] in widgets and ["strength", 1] in widgets and ["steps", 25] in widgets
+    text_widget = OF_TYPE.format(type="Interplay_PromptToHypergraph") + "[0].widgets.find((w) => w.name === 'text')"
+    page.run(f"{text_widget}.value = {json.dumps(PROMPT)}")
     page.wait(f"!!{FIND_RUN}", 60)
     page.run(f"{FIND_RUN}.click()")
     page.wait(
@@ -69,7 +72,7 @@ def test_dropping_the_workflow_and_pressing_run_shows_pictures_and_reports(page:
         + "[0].widgets.find((w) => w.name === 'interplay_report')?.value",
         60,
     )
-    assert "carrying(robot, box" in report
+    assert "chasing(cat, ball" in report
     saved = page.run("JSON.stringify(app.graph.serialize())")
     prompt_node = next(n for n in json.loads(saved)["nodes"] if n["type"] == "Interplay_PromptToHypergraph")
     assert len(prompt_node["widgets_values"]) == 4, "the report field must not be saved with the workflow"

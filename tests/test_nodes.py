@@ -64,8 +64,16 @@ def test_every_input_and_output_has_a_tooltip_and_every_node_a_help_page() -> No
             assert entry.tooltip, f"{schema.node_id}.{entry.id}"
         page = ROOT / "web" / "docs" / f"{schema.node_id}.md"
         text = page.read_text(encoding="utf-8")
-        for entry in [*schema.inputs, *schema.outputs]:
-            assert f"`{entry.id}`" in text, f"{page.name} does not mention {entry.id}"
+        for name in [*(i.id for i in schema.inputs), *(o.display_name for o in schema.outputs)]:
+            assert f"`{name}`" in text, f"{page.name} does not mention {name}"
+
+
+def test_no_output_has_the_id_of_an_input() -> None:
+    """ComfyUI 0.3.64 refuses the whole pack otherwise."""
+    for cls in node_classes():
+        schema = cls.define_schema()
+        ids = [entry.id for entry in [*schema.inputs, *schema.outputs]]
+        assert len(set(ids)) == len(ids), schema.node_id
 
 
 def test_help_pages_exist_only_for_nodes_that_exist() -> None:
