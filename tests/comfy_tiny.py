@@ -31,7 +31,7 @@ BASE = {
     "legacy": False,
     "use_checkpoint": False,
 }
-SD2 = {"use_linear_in_transformer": True}
+SD2 = {"use_linear_in_transformer": True, "model_channels": 64, "channel_mult": [1, 1]}  # heads of 64 by family
 SDXL = {
     "use_linear_in_transformer": True,
     "transformer_depth": [0, 2],
@@ -153,14 +153,16 @@ def sample(
     denoise: float = 1.0,
     mask: Tensor | None = None,
     latent: Tensor | None = None,
+    noise: Tensor | None = None,
     callback: Any = None,
 ) -> Tensor:
     """ComfyUI's own sampling call, inside inference mode as its executor runs it."""
     import comfy.sample
 
     with torch.inference_mode():
-        latent = torch.zeros(batch, 4, *size) if latent is None else latent
-        noise = comfy.sample.prepare_noise(latent, seed)
+        if latent is None:
+            latent = torch.zeros(batch, 4, *size) if noise is None else torch.zeros_like(noise)
+        noise = comfy.sample.prepare_noise(latent, seed) if noise is None else noise
         return comfy.sample.sample(
             model, noise, steps, cfg, sampler, scheduler, positive, negative, latent,
             denoise=denoise, noise_mask=mask, seed=seed, disable_pbar=True, callback=callback,
@@ -177,6 +179,7 @@ def at_step(
     size: tuple[int, int] = (16, 16),
     mask: Tensor | None = None,
     seed: int = 3,
+    latent: Tensor | None = None,
 ) -> Any:
     """What ``function`` makes of the GuidedPass that a sampler would have at ``sigma``, with the host all set up."""
     import comfy.sample
@@ -195,7 +198,8 @@ def at_step(
         guider = comfy.samplers.CFGGuider(model)
         guider.set_conds(positive, negative or text(2))
         guider.set_cfg(3.0)
-        latent = torch.randn(batch, 4, *size, generator=torch.Generator().manual_seed(seed + 1))
+        if latent is None:
+            latent = torch.randn(batch, 4, *size, generator=torch.Generator().manual_seed(seed + 1))
         noise = comfy.sample.prepare_noise(latent, seed)
         sigmas = torch.tensor([sigma, 0.0])
         kind = comfy.samplers.KSAMPLER(sampler)
@@ -217,7 +221,7 @@ def gradient(place: Any) -> Tensor:
         return torch.autograd.grad(loss, z)[0]
 
 
-def slope(place: Any, direction: Tensor, width: float = 0.02) -> float:
+def slope(place: Any, direction: Tensor, width: float = 0.005) -> float:
     """d probe along ``direction`` by central differences, without any gradient."""
     values = []
     for side in (width, -width):

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch.nn.functional as F
 from comfy.ldm.modules.attention import CrossAttention, SpatialTransformer
 from comfy.ldm.modules.diffusionmodules.openaimodel import Downsample, UNetModel, Upsample
 from torch import Tensor, nn
@@ -107,7 +108,7 @@ class MapCapture:
                 f"Only {self._store.count} of {len(self.layers)} cross-attention layers ran as usual, so there are no "
                 "attention maps to guide: leave out the node that skips or caches parts of the model."
             )
-        return word_maps(self._store.mean(), self.graph, *self._grids[self.layers[-1].transformer])
+        return word_maps(self._store.mean(), self.graph, *self.layers[-1].grid)
 
     def _on_transformer(self, module: Any, args: Any) -> None:
         self._grids[module] = (args[0].shape[-2], args[0].shape[-1])
@@ -130,6 +131,9 @@ class MapCapture:
         height, width = self._grids[layer.transformer]
         self._check(q, k, height * width)
         columns = attention_columns(q, k, layer.attention.heads, self.graph.positions, length=self.graph.length)
+        if (height, width) != layer.grid:  # another node shrinks the picture inside the network
+            maps = columns.reshape(*columns.shape[:2], height, width)
+            columns = F.interpolate(maps, size=layer.grid, mode="bilinear").flatten(2)
         self._store.add(columns)
 
     def _check(self, q: Tensor, k: Tensor, cells: int) -> None:

@@ -54,6 +54,11 @@ class GuidedRun:
         self.guide = Guide(config, seed, self.tracker.count)
         self.shift: Tensor | None = None  # "denoised": this step's move, in network space
         self.one_by_one = self.given_up = False  # after the memory ran out once, twice
+        if _unseen_kernels(guider.model_options):
+            log.warning(
+                "Interplay: another node replaces the model's attention while Sage or Flash attention is on, which may "
+                "have no gradient; start ComfyUI without them if guidance has little effect."
+            )
 
     def sampler(self) -> Any:
         """A shallow copy of the sampler whose function is given a stand-in for its model."""
@@ -182,6 +187,14 @@ def token_graphs(guider: Any) -> dict[Any, TokenGraph]:
             )
         graphs[cond["uuid"]] = carried.token_graph()
     return graphs
+
+
+def _unseen_kernels(model_options: dict[str, Any]) -> bool:
+    """Whether a replaced attention could call a kernel without a derivative past our own choice of kernel."""
+    replaced = model_options.get("transformer_options", {}).get("patches_replace", {})
+    manager = comfy.model_management
+    fast = manager.sage_attention_enabled() or manager.flash_attention_enabled()
+    return fast and any(replaced.get(kind) for kind in ("attn1", "attn2"))
 
 
 def _out_of_memory(error: Exception) -> bool:

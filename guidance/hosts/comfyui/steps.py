@@ -16,6 +16,9 @@ REPEATS = {  # calls at the next step's sigma that predict it, before the call t
     "sample_heunpp2": 1,
     "sample_exp_heun_2_x0": 1,
     "sample_exp_heun_2_x0_sde": 1,
+    "sample_dpm_2_ancestral": 1,  # the middle of a step with eta 1 is the next sigma
+    "sample_dpmpp_2s_ancestral": 1,
+    "sample_dpmpp_2s_ancestral_cfg_pp": 1,
 }
 STRIDES = {"dpm_fast_function": 3, "dpm_adaptive_function": 3}  # own sigmas; every third call evaluates the latent
 CORRECTED = ("sample_sa_solver_pece",)  # the latent is known after the callback, when it is evaluated a second time
@@ -50,8 +53,8 @@ class StepTracker:
         return max(1, len(self.sigmas) - 1)
 
     def reported(self) -> None:
-        """The sampler has reported a step. What it did at this sigma tells what an unknown sampler does at the next."""
-        if self.done > 0 and self.sampler not in REPEATS and self._met > 0:
+        """The sampler has reported a step. What it did at this sigma tells what it does at the next."""
+        if self.done > 0 and self._met > 0:
             self.repeats = self._met - 1
         self.done += 1
         self._met = 0

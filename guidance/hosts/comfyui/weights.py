@@ -39,7 +39,7 @@ def normal(tensor: Tensor) -> Tensor:
 def _map_tensors(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
     if isinstance(value, Tensor):
         return change(value)
-    if isinstance(value, (list, tuple)) and not hasattr(value, "_fields"):
+    if type(value) in (list, tuple):
         return type(value)(_map_tensors(v, change) for v in value)
     return value
 
@@ -49,7 +49,7 @@ def _wants_grad(values: Any) -> bool:
         if isinstance(value, Tensor):
             if value.requires_grad:
                 return True
-        elif isinstance(value, (list, tuple)) and _wants_grad(value):
+        elif type(value) in (list, tuple) and _wants_grad(value):
             return True
     return False
 
