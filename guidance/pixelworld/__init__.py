@@ -1,7 +1,8 @@
 """PixelWorld: the embedded text-to-image model and its world of 32x32 pixel art.
 
-``world`` says what exists and makes prompts, ``render`` draws, ``detect`` reads pictures back, ``train`` makes the weights that
-``weights_dir`` finds. The weights are an ordinary diffusers pipeline folder; ``guidance/hosts`` has a loader for each host.
+``world`` says what exists and makes prompts, ``render`` draws, ``detect`` reads pictures back, ``train`` makes the
+weights that ``weights_dir`` finds. The weights are an ordinary diffusers pipeline folder; ``guidance/hosts`` has a
+loader for each host.
 """
 
 from __future__ import annotations
@@ -28,9 +29,13 @@ def weights_dir(folder: Path | None = None) -> Path:
     try:
         manifest: dict[str, str] = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise InterplayError(f"There are no PixelWorld weights in {folder}; reinstall Interplay or train them with `interplay train pixelworld --out DIR`.") from None
+        raise InterplayError(
+            f"There are no PixelWorld weights in {folder}; reinstall Interplay or run `interplay train pixelworld`."
+        ) from None
     except ValueError:
-        raise InterplayError(f"PixelWorld's {folder / MANIFEST} is damaged; reinstall Interplay to restore it.") from None
+        raise InterplayError(
+            f"PixelWorld's {folder / MANIFEST} is damaged; reinstall Interplay to restore it."
+        ) from None
     for name, digest in manifest.items():
         path = folder / name
         if not path.is_file():

@@ -1,12 +1,12 @@
 """PixelWorld's autoencoder: a stock ``AutoencoderKL`` of which only what the art needs is in use.
 
-Pictures are 32x32 art enlarged four times. The two outer levels of the encoder (128 and 64) average and those of the decoder repeat.
-Repeating pixels commutes with 1x1 convolutions, SiLU and GroupNorm, so the same modules can be run on the small picture, with the
-same result, at a sixteenth of the cost. Training does that; hosts run the whole model.
+Pictures are 32x32 art enlarged four times. The two outer levels of the encoder (128 and 64) average and those of the
+decoder repeat. Repeating pixels commutes with 1x1 convolutions, SiLU and GroupNorm, so the same modules can be run on
+the small picture, with the same result, at a sixteenth of the cost. Training does that; hosts run the whole model.
 
-The encoder is set, not learned: the four latent channels are the mean of a cell's 2x2 pixels along three colour axes, and one
-contrast that tells the 16 patterns of bright and dark pixels apart. The decoder is learned, from noisy latents, with its
-surroundings in view.
+The encoder is set, not learned: the four latent channels are the mean of a cell's 2x2 pixels along three colour axes,
+and one contrast that tells the 16 patterns of bright and dark pixels apart. The decoder is learned, from noisy
+latents, with its surroundings in view.
 """
 
 from __future__ import annotations
@@ -22,7 +22,12 @@ CONFIG: dict[str, Any] = {
     "in_channels": 3,
     "out_channels": 3,
     "latent_channels": 4,
-    "block_out_channels": [96, 64, 64, 96],  # the ends have 3 channels a norm group: a flat colour survives the last GroupNorm
+    "block_out_channels": [
+        96,
+        64,
+        64,
+        96,
+    ],  # the ends have 3 channels a norm group: a flat colour survives the last GroupNorm
     "layers_per_block": 1,
     "down_block_types": ["DownEncoderBlock2D"] * 4,
     "up_block_types": ["UpDecoderBlock2D"] * 4,
@@ -35,14 +40,22 @@ LOG_VARIANCE = -12.0  # of the posterior: the encoder is as good as deterministi
 # Colour axes (rows; brightness first) and the pattern weights of a cell's four pixels: zero sum, no two subsets alike.
 AXES = ((1, 1, 1), (1, 0, -1), (1, -2, 1))
 PATTERN = ((4.0, 1.0), (-2.0, -3.0))
-ANCHOR = 4.0  # constant channels beside every feature, so that GroupNorm cannot take the features' own mean and size away
+ANCHOR = (
+    4.0  # constant channels beside every feature, so that GroupNorm cannot take the features' own mean and size away
+)
 
 
-def prepare(vae: nn.Module) -> None:
-    """Set the encoder, turn the outer levels into plain averaging and repeating, fix the posterior's variance. In place."""
+def prepare(vae: Any) -> None:
+    """Set the encoder, turn the outer levels into plain averaging and repeating, fix the posterior's variance. In
+    place.
+    """
     encoder, decoder = vae.encoder, vae.decoder
     with torch.no_grad():
-        resnets = [r for b in (*encoder.down_blocks, encoder.mid_block, decoder.mid_block, *decoder.up_blocks[2:]) for r in b.resnets]
+        resnets = [
+            r
+            for b in (*encoder.down_blocks, encoder.mid_block, decoder.mid_block, *decoder.up_blocks[2:])
+            for r in b.resnets
+        ]
         for resnet in resnets:
             resnet.conv2.weight.zero_()
             resnet.conv2.bias.zero_()
@@ -60,7 +73,7 @@ def prepare(vae: nn.Module) -> None:
         _set_encoder(vae)
 
 
-def _set_encoder(vae: nn.Module) -> None:
+def _set_encoder(vae: Any) -> None:
     """Write the four features into the encoder's weights."""
     encoder = vae.encoder
     _taps(encoder.conv_in, torch.eye(96, 3), CENTRE)
@@ -93,27 +106,29 @@ CENTRE = ((1, 1),)
 CELL = ((0, 0), (0, 1), (1, 0), (1, 1))  # with the encoder's padding on the right and below, the 2x2 pixels of a cell
 
 
-def _taps(conv: nn.Conv2d, matrix: Tensor, taps: tuple[tuple[int, int], ...]) -> None:
+def _taps(conv: Any, matrix: Tensor, taps: tuple[tuple[int, int], ...]) -> None:
     """Make a 3x3 convolution apply one channel matrix at the given taps and nothing elsewhere."""
     conv.weight.zero_()
-    conv.bias.zero_()  # type: ignore[union-attr]
+    conv.bias.zero_()
     for y, x in taps:
         conv.weight[:, :, y, x] = matrix
 
 
-def _linear(conv: nn.Conv2d, matrix: Tensor) -> None:
+def _linear(conv: Any, matrix: Tensor) -> None:
     """Make a 1x1 convolution apply a channel matrix."""
     conv.weight.copy_(matrix[:, :, None, None])
-    conv.bias.zero_()  # type: ignore[union-attr]
+    conv.bias.zero_()
 
 
-def _point(conv: nn.Conv2d, x: Tensor) -> Tensor:
+def _point(conv: Any, x: Tensor) -> Tensor:
     """A 3x3 convolution of which only the centre is set, as the 1x1 convolution that it is."""
     return F.conv2d(x, conv.weight[:, :, 1:2, 1:2], conv.bias)
 
 
-def encode_small(vae: nn.Module, image: Tensor) -> Tensor:
-    """(B, 3, 32, 32) in [-1, 1] to the posterior mean (B, 4, 16, 16), as ``vae.encode`` of the enlarged picture gives it."""
+def encode_small(vae: Any, image: Tensor) -> Tensor:
+    """(B, 3, 32, 32) in [-1, 1] to the posterior mean (B, 4, 16, 16), as ``vae.encode`` of the enlarged picture gives
+    it.
+    """
     encoder = vae.encoder
     h = _point(encoder.conv_in, image)
     h = encoder.down_blocks[1].resnets[0].conv_shortcut(h)
@@ -122,7 +137,7 @@ def encode_small(vae: nn.Module, image: Tensor) -> Tensor:
     return vae.quant_conv(encoder.conv_out(F.silu(h)))[:, :4]
 
 
-def decode_small(vae: nn.Module, latent: Tensor) -> Tensor:
+def decode_small(vae: Any, latent: Tensor) -> Tensor:
     """Unscaled latents (B, 4, 16, 16) to the art (B, 3, 32, 32), as ``vae.decode`` gives it enlarged."""
     decoder = vae.decoder
     h = decoder.up_blocks[0](decoder.conv_in(vae.post_quant_conv(latent)))
@@ -132,8 +147,8 @@ def decode_small(vae: nn.Module, latent: Tensor) -> Tensor:
     return _point(decoder.conv_out, F.silu(decoder.conv_norm_out(h)))
 
 
-def normalise(vae: nn.Module, mean: Tensor, std: Tensor) -> None:
-    """Fold per-channel statistics of the latents (4,) into the weights, so that latents times 0.18215 have unit variance.
+def normalise(vae: Any, mean: Tensor, std: Tensor) -> None:
+    """Fold the latents' per-channel statistics (4,) into the weights: latents times 0.18215 then have unit variance.
 
     ComfyUI's SD1.5 latent format and diffusers' ``scaling_factor`` then both hold without any setting of our own.
     """
@@ -146,7 +161,7 @@ def normalise(vae: nn.Module, mean: Tensor, std: Tensor) -> None:
         weight /= gain[None, :, None, None]
 
 
-def decoder_parameters(vae: nn.Module) -> list[nn.Parameter]:
+def decoder_parameters(vae: Any) -> list[nn.Parameter]:
     """What training may move: all that :func:`decode_small` runs through."""
     decoder = vae.decoder
     parts = (

@@ -1,7 +1,7 @@
 """Read a PixelWorld picture back: which objects in which colours, doing what, where; and judge it against a prompt.
 
-Every pixel is put to its nearest palette colour; every sprite is laid over every position and scored by intersection over union of
-outline and fill. Fill counts in any object colour, so that a mixture is seen as one.
+Every pixel is put to its nearest palette colour; every sprite is laid over every position and scored by intersection
+over union of outline and fill. Fill counts in any object colour, so that a mixture is seen as one.
 """
 
 from __future__ import annotations
@@ -24,7 +24,9 @@ CONNECTED = 0.5  # overlap of the connector's pixels from which an action counts
 
 @dataclass(frozen=True)
 class Found:
-    """An object in the picture: its place is the top left pixel of its 10x10 box (0..22), score and purity lie in [0, 1]."""
+    """An object in the picture: its place is the top left pixel of its 10x10 box (0..22), score and purity lie in [0,
+    1].
+    """
 
     object: str
     colour: str
@@ -43,8 +45,8 @@ class Found:
 class Detection:
     """What a picture shows. ``action`` is (subject, action, target) by index into ``objects``.
 
-    ``palette_distance`` is the mean RGB distance of pixels to the world's palette (0 exact, 1 black to white); ``explained`` the share
-    of pixels that a redrawing of what was found puts to the same colour.
+    ``palette_distance`` is the mean RGB distance of pixels to the world's palette (0 exact, 1 black to white);
+    ``explained`` the share of pixels that a redrawing of what was found puts to the same colour.
     """
 
     objects: tuple[Found, ...]
@@ -92,10 +94,14 @@ def _templates() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def as_art(image: Any) -> np.ndarray:
-    """Any picture of 32x32 or a multiple of it, uint8 or float in [0, 1], as (32, 32, 3) float32 in 0..255 (blocks averaged)."""
+    """Any picture of 32x32 or a multiple of it, uint8 or float in [0, 1], as (32, 32, 3) float32 in 0..255 (blocks
+    averaged).
+    """
     array = np.asarray(image)
     if array.ndim != 3 or array.shape[2] != 3 or array.shape[0] != array.shape[1] or array.shape[0] % sprites.SIZE:
-        raise InterplayError(f"A PixelWorld picture is square, RGB and a multiple of 32 pixels wide; this one has the shape {array.shape}.")
+        raise InterplayError(
+            f"A PixelWorld picture is square RGB, a multiple of 32 pixels wide; this one has the shape {array.shape}."
+        )
     array = array.astype(np.float32) * (1 if array.dtype == np.uint8 else 255)
     n = array.shape[0] // sprites.SIZE
     return array.reshape(sprites.SIZE, n, sprites.SIZE, n, 3).mean((1, 3))
@@ -109,7 +115,9 @@ def _labels(art: np.ndarray) -> tuple[np.ndarray, float]:
 
 def _windows(plane: np.ndarray) -> np.ndarray:
     """All 10x10 windows of a (32, 32) plane as (23 * 23, 100)."""
-    return sliding_window_view(plane, (sprites.SPRITE, sprites.SPRITE)).reshape(-1, sprites.SPRITE**2).astype(np.float32)
+    return (
+        sliding_window_view(plane, (sprites.SPRITE, sprites.SPRITE)).reshape(-1, sprites.SPRITE**2).astype(np.float32)
+    )
 
 
 def _objects(labels: np.ndarray) -> tuple[Found, ...]:
@@ -155,7 +163,9 @@ def _action(found: tuple[Found, ...], labels: np.ndarray) -> tuple[int, str, int
 
 
 def _connected(subject: Found, action: str, ink: np.ndarray, dark: np.ndarray) -> float:
-    """How well the connector is drawn, in [0, 1]: intersection over union of ink near the pair, or the share of dark pixels there."""
+    """How well the connector is drawn, in [0, 1]: intersection over union of ink near the pair, or the share of dark
+    pixels there.
+    """
     layout = LAYOUTS[action]
     expected = np.zeros_like(ink)
     for x, y in layout.connector:
@@ -209,14 +219,18 @@ def verdict(asked: Request, seen: Detection) -> Verdict:
     for colour, kind in asked.things:
         same = [i for i in left if seen.objects[i].object == kind]
         right = [i for i in same if colour is None or (seen.objects[i].colour == colour and not seen.objects[i].mixed)]
-        choice = (right or same or [None])[0]
+        choice = next(iter(right or same), None)
         bound += bool(right)
         matches.append(choice)
         if choice is not None:
             left.remove(choice)
     action = None
     if asked.action is not None:
-        roles = seen.action and (seen.objects[seen.action[0]].object, seen.action[1], seen.objects[seen.action[2]].object)
+        roles = seen.action and (
+            seen.objects[seen.action[0]].object,
+            seen.action[1],
+            seen.objects[seen.action[2]].object,
+        )
         action = roles == (asked.things[0][1], asked.action, asked.things[-1][1])
     environment = None if asked.environment is None else seen.environment == asked.environment
     objects = bound == len(asked.things)

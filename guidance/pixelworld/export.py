@@ -1,4 +1,6 @@
-"""Write trained parts as a diffusers pipeline folder: half-precision safetensors, CLIP's tokenizer, SD's schedule, a manifest."""
+"""Write trained parts as a diffusers pipeline folder: half-precision safetensors, CLIP's tokenizer, SD's schedule, a
+manifest.
+"""
 
 from __future__ import annotations
 
@@ -41,7 +43,12 @@ def _text_state(state: dict[str, Tensor], rows: dict[int, int]) -> dict[str, Ten
 
 
 def export(
-    folder: Path, unet: dict[str, Tensor], text: dict[str, Tensor], vae: dict[str, Tensor], rows: dict[int, int], tokenizer: Path
+    folder: Path,
+    unet: dict[str, Tensor],
+    text: dict[str, Tensor],
+    vae: dict[str, Tensor],
+    rows: dict[int, int],
+    tokenizer: Path,
 ) -> None:
     """Write the pipeline folder.
 
@@ -53,11 +60,22 @@ def export(
     """
     version = "0.31.0"  # the oldest diffusers that is supported reads this
     _save(folder / "unet", "diffusion_pytorch_model.safetensors", unet)
-    _write(folder / "unet" / "config.json", {"_class_name": "UNet2DConditionModel", "_diffusers_version": version, **network.UNET})
+    _write(
+        folder / "unet" / "config.json",
+        {"_class_name": "UNet2DConditionModel", "_diffusers_version": version, **network.UNET},
+    )
     _save(folder / "vae", "diffusion_pytorch_model.safetensors", vae)
-    _write(folder / "vae" / "config.json", {"_class_name": "AutoencoderKL", "_diffusers_version": version, **autoencoder.CONFIG})
+    _write(
+        folder / "vae" / "config.json",
+        {"_class_name": "AutoencoderKL", "_diffusers_version": version, **autoencoder.CONFIG},
+    )
     _save(folder / "text_encoder", "model.safetensors", _text_state(text, rows))
-    config = {"architectures": ["CLIPTextModel"], "model_type": "clip_text_model", "torch_dtype": "float32", **network.TEXT}
+    config = {
+        "architectures": ["CLIPTextModel"],
+        "model_type": "clip_text_model",
+        "torch_dtype": "float32",
+        **network.TEXT,
+    }
     _write(folder / "text_encoder" / "config.json", config)
     scheduler = {"_class_name": "DDIMScheduler", "_diffusers_version": version, **network.SCHEDULE}
     _write(folder / "scheduler" / "scheduler_config.json", scheduler)

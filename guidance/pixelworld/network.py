@@ -1,4 +1,6 @@
-"""PixelWorld's U-Net and text encoder: SD1.x's architectures made small, and the training-time view of their attention."""
+"""PixelWorld's U-Net and text encoder: SD1.x's architectures made small, and the training-time view of their
+attention.
+"""
 
 from __future__ import annotations
 
@@ -53,7 +55,9 @@ def alphas() -> Tensor:
 
 
 class WatchedAttention:
-    """Attention processor that keeps the head-averaged probabilities (B, pixels, tokens) of a cross-attention for the losses."""
+    """Attention processor that keeps the head-averaged probabilities (B, pixels, tokens) of a cross-attention for the
+    losses.
+    """
 
     def __init__(self) -> None:
         self.maps: Tensor | None = None
@@ -74,9 +78,11 @@ class WatchedAttention:
 
 
 class Watched(nn.Module):
-    """A U-Net that also returns its cross-attention maps, averaged over layers: (B, 256, 77) at 16x16 and (B, 64, 77) at 8x8."""
+    """A U-Net that also returns its cross-attention maps, averaged over layers: (B, 256, 77) at 16x16 and (B, 64, 77)
+    at 8x8.
+    """
 
-    def __init__(self, unet: nn.Module) -> None:
+    def __init__(self, unet: Any) -> None:
         super().__init__()
         self.unet = unet
         self.processors = [WatchedAttention() for _ in unet.attn_processors]

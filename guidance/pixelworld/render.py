@@ -12,7 +12,9 @@ from .world import LAYOUTS, Scene
 
 @dataclass(frozen=True)
 class Masks:
-    """Boolean (32, 32) masks: one for each object (subject first), and the action's connector (empty where there is none)."""
+    """Boolean (32, 32) masks: one for each object (subject first), and the action's connector (empty where there is
+    none).
+    """
 
     objects: tuple[np.ndarray, ...]
     connector: np.ndarray

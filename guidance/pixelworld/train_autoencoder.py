@@ -7,6 +7,7 @@ import math
 import time
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,12 +23,19 @@ logger = logging.getLogger(__name__)
 LATENT_NOISE = 0.12  # std added to unit-variance latents in training: what the sampler leaves must not show
 
 
-def with_encoder(seed: int = 0) -> nn.Module:
+def save_atomically(state: dict[str, Any], path: Path) -> None:
+    """Write a checkpoint so that an interruption leaves the old one or the new one, never half of it."""
+    torch.save(state, path.with_suffix(".tmp"))
+    path.with_suffix(".tmp").replace(path)
+
+
+def with_encoder(seed: int = 0) -> Any:
     """A new autoencoder: encoder set, latents of unit variance after the scaling factor, decoder still random."""
     from diffusers import AutoencoderKL
 
     torch.manual_seed(seed)
-    vae = AutoencoderKL(**autoencoder.CONFIG).requires_grad_(False)
+    vae: Any = AutoencoderKL(**autoencoder.CONFIG)
+    vae.requires_grad_(False)
     autoencoder.prepare(vae)
     rng = Random("statistics")
     images = torch.from_numpy(pictures([sample_scene(rng) for _ in range(1024)]))
@@ -37,14 +45,14 @@ def with_encoder(seed: int = 0) -> nn.Module:
 
 
 def _batch(rng: Random, size: int) -> tuple[Tensor, Tensor]:
-    """Pictures (B, 3, 32, 32) in [-1, 1], and pixel weights (B, 1, 32, 32), objects and connectors counting four times."""
+    """Pictures (B, 3, 32, 32) in [-1, 1]; pixel weights (B, 1, 32, 32), objects and connectors counting four times."""
     scenes = [sample_scene(rng, seen=False) for _ in range(size)]
     foreground = np.stack([render(scene)[1].action for scene in scenes])[:, None]
     return torch.from_numpy(pictures(scenes)), torch.from_numpy(1 + 3 * foreground.astype(np.float32))
 
 
-def train_decoder(path: Path, minutes: float, batch: int = 6, rate: float = 2e-3, seed: int = 0) -> nn.Module:
-    """Train the decoder for ``minutes`` of wall-clock time, resuming from ``path`` if it exists; returns the autoencoder.
+def train_decoder(path: Path, minutes: float, batch: int = 6, rate: float = 2e-3, seed: int = 0) -> Any:
+    """Train the decoder for ``minutes`` of wall-clock time, resuming from ``path``; return the autoencoder.
 
     The learning rate falls along a cosine of the time spent, so that the stage ends when it is told to.
     """
@@ -83,6 +91,5 @@ def train_decoder(path: Path, minutes: float, batch: int = 6, rate: float = 2e-3
         if spent - saved > 60 or spent >= 60 * minutes:
             saved = spent
             state = {"model": vae.state_dict(), "optimiser": optimiser.state_dict(), "spent": spent, "step": step}
-            torch.save(state, path.with_suffix(".tmp"))
-            path.with_suffix(".tmp").replace(path)
+            save_atomically(state, path)
     return vae

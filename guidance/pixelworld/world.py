@@ -1,4 +1,4 @@
-"""The world of PixelWorld: what can be in a scene, how scenes are drawn at random, and how people would caption them."""
+"""The world of PixelWorld: what can be in a scene, how scenes are drawn at random, and how people caption them."""
 
 from __future__ import annotations
 
@@ -61,8 +61,8 @@ class Thing:
 class Scene:
     """One picture: a subject, perhaps acting on a target, in an environment.
 
-    ``x``, ``y`` are cells (0..15): the top left of the subject when it is alone, else ``x`` is the left edge of the pair and ``y``
-    is unused, because an action fixes the heights.
+    ``x``, ``y`` are cells (0..15): the top left of the subject when it is alone, else ``x`` is the left edge of the
+    pair and ``y`` is unused, because an action fixes the heights.
     """
 
     subject: Thing
@@ -114,8 +114,9 @@ def _thing(rng: Random) -> Thing:
 
 
 def sample_scene(rng: Random, two: bool | None = None, seen: bool = True) -> Scene:
-    """Draw a scene. ``two`` fixes the number of objects (None: two in three of four scenes). Two objects always differ in kind and
-    in colour, as prompts that tell them apart do. ``seen`` leaves out the held-out combinations."""
+    """Draw a scene. ``two`` fixes the number of objects (None: two in three of four scenes). Two objects always
+    differ in kind and in colour, as prompts that tell them apart do. ``seen`` leaves out the held-out combinations.
+    """
     two = rng.random() < 0.75 if two is None else two
     while True:
         subject, environment = _thing(rng), rng.choice(ENVIRONMENTS)
@@ -135,8 +136,10 @@ def _article(word: str) -> str:
 
 
 def caption(scene: Scene, rng: Random | None = None) -> str:
-    """Describe a scene. Without ``rng``: the plain sentence "a red robot carrying a blue box in the forest". With it: one of the
-    ways people write, sometimes without articles, without the environment, with "is", or with "a photo of" in front."""
+    """Describe a scene. Without ``rng``: the plain sentence "a red robot carrying a blue box in the forest". With it:
+    one of the ways people write, sometimes without articles, without the environment, with "is", or with "a photo of"
+    in front.
+    """
     style = rng.random() if rng else 0.0
     telegraphic = style > 0.85
 
@@ -189,7 +192,7 @@ def request(prompt: str | Scene) -> Request:
 
 
 def _prompts(two: bool, n: int, seed: int) -> Iterator[str]:
-    rng, done = Random(f"pixelworld prompts {two} {seed}"), set()
+    rng, done = Random(f"pixelworld prompts {two} {seed}"), set[str]()
     while len(done) < n:
         text = caption(sample_scene(rng, two=two))
         if text not in done:
@@ -207,22 +210,22 @@ def two_object_prompts(n: int = 100, seed: int = 0) -> list[str]:
     return list(_prompts(True, n, seed))
 
 
+def _hold_out(scene: Scene, rng: Random) -> Scene:
+    """Put a held-out colour-object pair, or a held-out triple, into a two-object scene."""
+    if rng.random() < 0.5 or scene.target is None:
+        colour, kind = rng.choice(sorted(held_out().pairs))
+        return replace(scene, subject=Thing(kind, colour))
+    subject, action, target = rng.choice(sorted(held_out().triples))
+    colours = scene.subject.colour, scene.target.colour
+    return replace(scene, subject=Thing(subject, colours[0]), action=action, target=Thing(target, colours[1]))
+
+
 def held_out_prompts(n: int = 100, seed: int = 0) -> list[str]:
-    """``n`` different two-object prompts, each with at least one combination that training never showed."""
-    rng, texts = Random(f"pixelworld held out {seed}"), list[str]()
-    pairs, triples = sorted(held_out().pairs), sorted(held_out().triples)
+    """``n`` different two-object prompts, each with a combination that training never showed."""
+    rng, texts = Random(f"pixelworld held out {seed}"), dict[str, None]()
     while len(texts) < n:
-        scene = sample_scene(rng, two=True)
-        assert scene.target is not None
-        if rng.random() < 0.5:
-            colour, kind = rng.choice(pairs)
-            scene = replace(scene, subject=Thing(kind, colour))
-        else:
-            subject, action, target = rng.choice(triples)
-            scene = replace(scene, subject=Thing(subject, scene.subject.colour), action=action, target=Thing(target, scene.target.colour))
-        assert scene.target is not None
-        if scene.subject.object == scene.target.object or scene.subject.colour == scene.target.colour:
-            continue
-        if caption(scene) not in texts:
-            texts.append(caption(scene))
-    return texts
+        scene = _hold_out(sample_scene(rng, two=True), rng)
+        first, second = scene.things
+        if first.object != second.object and first.colour != second.colour:
+            texts[caption(scene)] = None
+    return list(texts)

@@ -1,4 +1,6 @@
-"""PixelWorld as ComfyUI's MODEL, CLIP and VAE, made of ComfyUI's own classes from the same files that diffusers reads."""
+"""PixelWorld as ComfyUI's MODEL, CLIP and VAE, made of ComfyUI's own classes from the same files that diffusers
+reads.
+"""
 
 from __future__ import annotations
 
@@ -103,7 +105,7 @@ def _load_clip(config: dict[str, Any], state: Tensors) -> comfy.sd.CLIP:
 
     count = sum(t.numel() for t in state.values())
     clip = comfy.sd.CLIP(SimpleNamespace(params={}, clip=Model, tokenizer=Tokenizer), parameters=count)
-    # The file has no text projection; only pooled outputs use it, which SD1 ignores, but memory left unset could hold NaN.
+    # The file has no text projection; only pooled outputs use it, which SD1 ignores, but unset memory could hold NaN.
     state = {**state, "text_projection.weight": torch.eye(size)}
     missing, _ = clip.load_sd(state)
     if [key for key in missing if "logit_scale" not in key]:
@@ -112,7 +114,7 @@ def _load_clip(config: dict[str, Any], state: Tensors) -> comfy.sd.CLIP:
 
 
 def _load_vae(config: dict[str, Any], state: Tensors) -> comfy.sd.VAE:
-    """The autoencoder. ComfyUI's encoder starts with a third of the channels, so its entrance is rewritten; see below."""
+    """The autoencoder. ComfyUI's encoder starts with fewer channels, so its entrance is rewritten; see below."""
     channels = config["block_out_channels"]
     base = 32
     structure = {
@@ -136,12 +138,15 @@ def _load_vae(config: dict[str, Any], state: Tensors) -> comfy.sd.VAE:
 def _narrow_entrance(state: Tensors, base: int, width: int) -> Tensors:
     """Let the first convolution have ``base`` channels and the first block widen them to ``width``.
 
-    Exact, because PixelWorld's first convolution writes to its first three channels only and the block's residual branch is zero.
+    Exact, because PixelWorld's first convolution writes to its first three channels only and the block's residual
+    branch is zero.
     """
     first = "encoder.down_blocks.0.resnets.0."
     weight = state["encoder.conv_in.weight"]
     if weight[base:].any() or state[first + "conv2.weight"].any() or state[first + "conv2.bias"].any():
-        raise InterplayError("PixelWorld's autoencoder has weights that ComfyUI's layout cannot hold; train it with this version.")
+        raise InterplayError(
+            "PixelWorld's autoencoder has weights that ComfyUI's layout cannot hold; train it with this version."
+        )
     changed = {
         "encoder.conv_in.weight": weight[:base],
         "encoder.conv_in.bias": state["encoder.conv_in.bias"][:base],

@@ -1,0 +1,196 @@
+"""PixelWorld's scenes, captions, renderer and detector."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from random import Random
+
+import numpy as np
+import pytest
+from interplay.errors import InterplayError
+from interplay.guidance.pixelworld import data, sprites, weights_dir, world
+from interplay.guidance.pixelworld.detect import detect, judge
+from interplay.guidance.pixelworld.render import enlarge, render
+from interplay.guidance.pixelworld.world import Scene, Thing
+
+SCENES = [world.sample_scene(Random(i), seen=False) for i in range(60)]
+PAIR = Scene(Thing("robot", "red"), "forest", "carrying", Thing("box", "blue"), x=4)
+
+
+def test_the_world_is_as_large_as_promised():
+    assert len(world.OBJECTS) >= 12 and len(world.COLOURS) >= 8
+    assert len(world.ACTIONS) >= 8 and len(world.ENVIRONMENTS) >= 6
+
+
+def test_every_word_is_one_token_of_clip():
+    vocabulary = json.loads((weights_dir() / "tokenizer" / "vocab.json").read_text(encoding="utf-8"))
+    words = (*world.OBJECTS, *world.COLOURS, *world.ACTIONS, *world.ENVIRONMENTS)
+    assert [w for w in words if w + "</w>" not in vocabulary] == []
+
+
+def test_plain_captions_read_as_the_papers_prompts():
+    assert world.caption(PAIR) == "a red robot carrying a blue box in the forest"
+    assert world.caption(Scene(Thing("cat", "orange"), "sea")) == "an orange cat in the sea"
+
+
+def test_captions_name_what_the_scene_shows_in_every_style():
+    rng, styles = Random(0), set()
+    for scene in SCENES:
+        text = world.caption(scene, rng)
+        asked = world.request(text)
+        assert asked.things == tuple((t.colour, t.object) for t in scene.things)
+        assert asked.action == scene.action and asked.environment in (scene.environment, None)
+        styles.add((" is " in text, " of " in text, text.startswith(("a ", "an ")), asked.environment is None))
+    assert len(styles) >= 6
+
+
+def test_training_never_meets_what_is_held_out():
+    rng, held = Random(1), world.held_out()
+    scenes = [world.sample_scene(rng) for _ in range(3000)]
+    shown = {(t.colour, t.object) for s in scenes for t in s.things}
+    assert held.pairs and held.triples and not shown & held.pairs
+    assert len(shown) == len(world.OBJECTS) * len(world.COLOURS) - len(held.pairs)
+    assert not {(s.subject.object, s.action, s.target.object) for s in scenes if s.target} & held.triples
+
+
+def test_prompt_sets_are_distinct_repeatable_and_honest_about_what_was_seen():
+    held = world.held_out()
+
+    def unseen(prompt: str) -> bool:
+        asked = world.request(prompt)
+        triple = (asked.things[0][1], asked.action, asked.things[-1][1])
+        return bool(set(asked.things) & held.pairs) or (len(asked.things) == 2 and triple in held.triples)
+
+    one, two, new = world.one_object_prompts(60), world.two_object_prompts(60), world.held_out_prompts(60)
+    assert one == world.one_object_prompts(60) and one != world.one_object_prompts(60, seed=1)
+    assert all(len(set(prompts)) == 60 for prompts in (one, two, new))
+    assert {len(world.request(p).things) for p in one} == {1} and {len(world.request(p).things) for p in two} == {2}
+    assert not any(map(unseen, (*one, *two))) and all(map(unseen, new))
+
+
+def test_a_prompt_without_an_object_is_refused():
+    with pytest.raises(InterplayError, match=r"names no PixelWorld object; use one of robot, cat"):
+        world.request("a red sky in the forest")
+
+
+def test_masks_mark_exactly_the_pixels_that_an_object_changes():
+    for scene in SCENES[:40]:
+        image, masks = render(scene)
+        assert image.shape == (32, 32, 3) and image.dtype == np.uint8
+        changed = (image != sprites.backdrop(scene.environment)).any(-1)
+        assert not (changed & ~masks.action).any()
+        assert sum(m.sum() for m in masks.objects) + masks.connector.sum() == masks.action.sum()  # nothing overlaps
+        for thing, mask in zip(scene.things, masks.objects, strict=True):
+            fill = (image[mask] == sprites.COLOURS[thing.colour]).all(-1).mean()
+            assert 0.25 < fill < 0.85 and ((image[mask] == sprites.OUTLINE).all(-1).mean() + fill) == pytest.approx(1)
+
+
+def test_objects_stand_on_the_latent_grid_inside_the_picture():
+    for scene in SCENES:
+        for x, y in scene.positions:
+            assert 0 <= x <= 11 and 0 <= y <= 11
+
+
+def test_enlarging_repeats_pixels():
+    image, _ = render(PAIR)
+    assert enlarge(image).shape == (128, 128, 3) and np.array_equal(enlarge(image)[2::4, 1::4], image)
+
+
+@pytest.mark.parametrize("form", ["art", "enlarged", "float", "noisy"])
+def test_the_detector_reads_back_every_scene(form):
+    noise = np.random.default_rng(0)
+    for scene in SCENES:
+        image, _ = render(scene)
+        if form == "enlarged":
+            image = enlarge(image)
+        elif form == "float":
+            image = enlarge(image).astype(np.float32) / 255
+        elif form == "noisy":
+            image = (image + noise.normal(0, 12, image.shape)).clip(0, 255).astype(np.uint8)
+        seen, verdict = detect(image), judge(scene, image)
+        assert verdict.all_right and not verdict.extra and not verdict.mixture, scene
+        assert {(o.object, o.x // 2, o.y // 2) for o in seen.objects} == {
+            (t.object, x, y) for t, (x, y) in zip(scene.things, scene.positions, strict=True)
+        }
+
+
+def test_the_detector_reports_what_is_wrong():
+    image, masks = render(PAIR)
+    recoloured = judge(replace(PAIR, subject=Thing("robot", "green")), image)
+    assert (recoloured.presence, recoloured.binding, recoloured.objects_right) == (1.0, 0.5, False)
+    swapped = judge("a blue robot carrying a red box in the forest", image)
+    assert swapped.presence == 1.0 and swapped.binding == 0.0
+    assert judge(replace(PAIR, subject=Thing("cat", "red")), image).presence == 0.5
+    assert judge("a red robot riding a blue box in the forest", image).action_right is False
+    assert judge("a blue box carrying a red robot", image).action_right is False  # roles count
+    elsewhere = judge("a red robot carrying a blue box in the snow", image)
+    assert elsewhere.objects_right and elsewhere.environment_right is False and not elsewhere.all_right
+    lonely = judge("a red robot", image)
+    assert lonely.objects_right and lonely.extra == 1 and lonely.action_right is None
+    erased = np.where(masks.objects[1][..., None], sprites.backdrop("forest"), image)
+    assert judge(PAIR, erased).presence == 0.5
+    assert judge(PAIR, sprites.backdrop("forest")).presence == 0.0
+
+
+def test_a_missing_connector_is_a_missing_action():
+    scene = Scene(Thing("robot", "red"), "snow", "pulling", Thing("box", "blue"), x=1)
+    image, masks = render(scene)
+    cut = np.where(masks.connector[..., None], sprites.backdrop("snow"), image)
+    assert judge(scene, image).action_right is True and judge(scene, cut).action_right is False
+
+
+def test_two_colours_in_one_object_are_a_mixture():
+    scene = Scene(Thing("ball", "red"), "city", x=5, y=6)
+    image, masks = render(scene)
+    half = masks.objects[0] & (np.arange(32) < 16)[None] & (image == sprites.COLOURS["red"]).all(-1)
+    image[half] = sprites.COLOURS["blue"]
+    verdict = judge(scene, image)
+    assert verdict.mixture and verdict.presence == 1.0 and not verdict.objects_right
+
+
+def test_quality_falls_with_colours_outside_the_palette_and_with_noise():
+    image, _ = render(PAIR)
+    noise = np.random.default_rng(1).integers(0, 256, image.shape).astype(np.uint8)
+    true, dull = detect(image), detect((image * 0.7 + 40).astype(np.uint8))
+    assert true.palette_distance == 0 and true.explained > 0.95
+    assert dull.palette_distance > 0.01 and detect(noise).explained < 0.5
+
+
+@pytest.mark.parametrize("shape", [(32, 32), (30, 30, 3), (32, 64, 3), (32, 32, 4)])
+def test_pictures_of_another_shape_are_refused(shape):
+    with pytest.raises(InterplayError, match=r"square RGB"):
+        detect(np.zeros(shape, np.uint8))
+
+
+def test_training_tensors_match_the_scene():
+    text = world.caption(PAIR)
+    vocabulary = data.vocabulary(weights_dir() / "tokenizer" / "vocab.json")
+    ids, regions = data.token_ids(text, vocabulary), data.word_regions(text)
+    words = ["", *text.split()]
+    assert len(ids) == len(regions) == 77 and ids[len(words)] == data.EOS
+    found = {word: region for word, region in zip(words, regions, strict=False) if region >= 0}
+    assert found == {"red": 0, "robot": 0, "carrying": 2, "blue": 1, "box": 1}
+    masks = data.cell_masks(PAIR)
+    (x, y), _ = PAIR.positions
+    assert masks.shape == (3, 16, 16) and masks[0, y : y + 5, x : x + 5].sum() == masks[0].sum() > 15
+    assert (masks[2] >= masks[0] | masks[1]).all() and masks[2].sum() > masks[0].sum() + masks[1].sum()
+
+
+def test_weights_are_checked_against_the_manifest(tmp_path: Path):
+    with pytest.raises(InterplayError, match=r"There are no PixelWorld weights in"):
+        weights_dir(tmp_path)
+    (tmp_path / "manifest.json").write_text("{")
+    with pytest.raises(InterplayError, match=r"manifest.json is damaged"):
+        weights_dir(tmp_path)
+    (tmp_path / "manifest.json").write_text(json.dumps({"unet.bin": "0" * 64}))
+    with pytest.raises(InterplayError, match=r"unet.bin is missing"):
+        weights_dir(tmp_path)
+    (tmp_path / "unet.bin").write_bytes(b"x")
+    with pytest.raises(InterplayError, match=r"unet.bin is damaged"):
+        weights_dir(tmp_path)
+
+
+def test_all_weight_files_fit_into_25_megabytes():
+    assert sum(p.stat().st_size for p in weights_dir().rglob("*") if p.is_file()) <= 25e6
