@@ -143,7 +143,7 @@ class Workflow:
             "links": links,
             "groups": self.groups,
             "config": {},
-            "extra": {"ds": {"scale": 0.6, "offset": [60, 60]}},
+            "extra": {"ds": {"scale": 0.6, "offset": [140, 120]}},
             "version": 0.4,
         }
 
@@ -179,14 +179,14 @@ def _prompt(flow: Workflow, loader: Node, names: tuple[str, str], text: str, neg
     positive = flow.add(
         "Interplay_PromptToHypergraph",
         (420, 60),
-        (420, 460),
+        (420, 620),
         clip=clip,
         text=text,
         parser="auto",
         relations=False,
         override="",
     )
-    empty = flow.add("CLIPTextEncode", (420, 580), (420, 110), "Negative prompt", clip=clip, text=negative)
+    empty = flow.add("CLIPTextEncode", (420, 740), (420, 110), "Negative prompt", clip=clip, text=negative)
     return positive, empty
 
 
@@ -224,27 +224,27 @@ def _shy(
     flow.add("PreviewAny", (1300, 520), (200, 200), "What guidance did", source=(guided, "report"))
     flow.add(
         "Interplay_HypergraphPreview",
-        (420, 790),
-        (420, 360),
+        (420, 910),
+        (420, 370),
         hypergraph=(positive, "hypergraph"),
         width=768,
         height=448,
     )
     flow.add(
         "Interplay_AttentionMaps",
-        (900, 830),
-        (960, 420),
+        (900, 860),
+        (960, 430),
         model=(load, model),
         positive=(positive, "conditioning"),
         samples=(plain, "LATENT"),
         image=(plain_image, "IMAGE"),
         noise_percent=0.5,
-        noise_seed=0,
+        map_seed=0,
     )
     flow.group("Model and size", (0, 0, 380, 710), GREY)
-    flow.group("Prompt and hypergraph", (400, 0, 460, 1270), BLUE)
+    flow.group("Prompt and hypergraph", (400, 0, 460, 1310), BLUE)
     flow.group("Plain and guided, same seed", (880, 0, 1000, 790), GREEN)
-    flow.group("Where the plain picture's attention lies", (880, 800, 1000, 470), GOLD)
+    flow.group("Where the plain picture's attention lies", (880, 800, 1000, 510), GOLD)
     return flow
 
 
@@ -326,7 +326,7 @@ def shy_sd15_patch() -> Workflow:
     image = flow.add("VAEDecode", (1300, 60), (200, 60), samples=(sampled, "LATENT"), vae=(load, "VAE"))
     flow.add("SaveImage", (1300, 180), (460, 460), images=(image, "IMAGE"), filename_prefix="interplay/guided")
     flow.group("Model and size", (0, 0, 380, 710), GREY)
-    flow.group("Prompt", (400, 0, 460, 710), BLUE)
+    flow.group("Prompt", (400, 0, 460, 880), BLUE)
     flow.group("Patch, then any sampler", (880, 0, 900, 710), GREEN)
     return flow
 

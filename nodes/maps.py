@@ -47,7 +47,7 @@ class AttentionMaps(io.ComfyNode):
                     "most.",
                 ),
                 io.Int.Input(
-                    "noise_seed",
+                    "map_seed",
                     default=0,
                     min=0,
                     max=0xFFFFFFFFFFFFFFFF,
@@ -67,10 +67,10 @@ class AttentionMaps(io.ComfyNode):
         positive: Any,
         samples: Any,
         noise_percent: float,
-        noise_seed: int,
+        map_seed: int,
         image: torch.Tensor | None = None,
     ) -> io.NodeOutput:
-        found = attention_maps(model, positive, samples, percent=noise_percent, seed=noise_seed)
+        found = attention_maps(model, positive, samples, percent=noise_percent, seed=map_seed)
         pictures = to_tensor(map_pictures(found.maps, found.graph, image))
         text = summary(found.maps[:1], found.graph)
         return io.NodeOutput(pictures, text, ui={**ui.PreviewImage(pictures, cls=cls).as_dict(), "text": (text,)})
