@@ -93,8 +93,8 @@ def said(prompt: str, span: tuple[int, int]) -> bytes:
     readings = []
     for text in (prompt[start:end], prompt[span[0] : span[1]]):
         bare = text.replace("\\(", "(").replace("\\)", ")")
-        # transformers 4 drops format characters such as the soft hyphen, 5 keeps them.
-        readings += [bare, "".join(c for c in bare if unicodedata.category(c) != "Cf")]
+        # transformers 4 drops format characters and unassigned ones, 5 keeps them.
+        readings += [bare, "".join(c for c in bare if unicodedata.category(c)[0] != "C")]
     return b" ".join(unicodedata.normalize("NFC", text).lower().encode("utf-8", "replace") for text in readings)
 
 
