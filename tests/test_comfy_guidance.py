@@ -238,7 +238,7 @@ def test_memory_is_reserved_for_the_backward_pass(model, host, monkeypatch):
     monkeypatch.setattr(type(model.model), "memory_required", lambda self, shape, cond_shapes={}: 1000.0 * shape[0])
     tiny.sample(guided(host, model)[0], tiny.guided_text(), tiny.text(2), batch=2, steps=1)
     tiny.sample(model, tiny.guided_text(), tiny.text(2), batch=2, steps=1)
-    needed = host.BYTES_PER_CELL[False] * 2 * 16 * 16
+    needed = 2 * host.BYTES_PER_CELL[False] * 2 * 16 * 16  # measured for fp16; this model is fp32
     assert list(shapes[1]) == [2, 4, 16, 16]
     assert 1000 * 2 * (shapes[0][0] - 2) >= needed and list(shapes[0][1:]) == [4, 16, 16]
 

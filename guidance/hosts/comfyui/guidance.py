@@ -15,6 +15,7 @@ from typing import Any
 import comfy.patcher_extension
 import comfy.sample
 import comfy.utils
+import torch
 from torch import Tensor
 
 from ....errors import InterplayError
@@ -97,7 +98,9 @@ def reserved_shape(model: Any, noise_shape: Any) -> list[int]:
     batch, *rest = list(noise_shape)
     cells = batch * math.prod(rest[1:])
     estimate = max(1, int(model.model.memory_required([2 * batch, *rest])))
-    factor = 1 + math.ceil(BYTES_PER_CELL[is_large(model)] * cells / estimate)
+    dtype = model.model.manual_cast_dtype or model.model_dtype() or torch.float16
+    kept = BYTES_PER_CELL[is_large(model)] * cells * max(1.0, dtype.itemsize / 2)
+    factor = 1 + math.ceil(kept / estimate)
     return [batch * factor, *rest]
 
 
