@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import comfy.samplers
 from comfy_api.latest import io, ui
 
+from ..errors import InterplayError
 from ..guidance.hosts.comfyui.guidance import patch_model, sample
 from ..guidance.presets import LINK_MODES, PRESETS, GuidanceConfig, preset
 from ..guidance.selection import SCHEDULES
 from .types import CATEGORY
 
 AS_PRESET = "as preset"
+OFF_SWITCH = [AS_PRESET, "on", "off"]
 PRESET_TIP = (
     "SHY: contrast, action and link losses in turn, gentle and quick. SHY (combined): all in every step. CONFORM: "
     "contrast of "
@@ -37,6 +40,12 @@ def _config(
     if off_switch != AS_PRESET:
         changes["off_switch"] = off_switch == "on"
     return preset(name, **changes)
+
+
+def _check(name: str, value: str, options: Sequence[str]) -> None:
+    """InterplayError for a value that is not in a list; ComfyUI before 0.4 lets those of V3 nodes pass."""
+    if value not in options:
+        raise InterplayError(f"There is no {name} called '{value}'; choose one of {', '.join(options)}.")
 
 
 def _strength() -> io.Float.Input:
@@ -110,7 +119,7 @@ class ContrastLinkGuidance(io.ComfyNode):
                 ),
                 io.Combo.Input(
                     "off_switch",
-                    options=[AS_PRESET, "on", "off"],
+                    options=OFF_SWITCH,
                     default=AS_PRESET,
                     optional=True,
                     tooltip="on = leave a picture alone as soon as its attention reached the targets.",
@@ -134,6 +143,7 @@ class ContrastLinkGuidance(io.ComfyNode):
         link_loss: str = AS_PRESET,
         off_switch: str = AS_PRESET,
     ) -> io.NodeOutput:
+        _check("off_switch", off_switch, OFF_SWITCH)
         config = _config(preset, strength, start_percent, end_percent, selection, link_loss, off_switch)
         return io.NodeOutput(patch_model(model, config, mode=apply_to))
 
@@ -215,6 +225,8 @@ class ContrastLinkKSampler(io.ComfyNode):
         preset: str,
         strength: float,
     ) -> io.NodeOutput:
+        _check("sampler", sampler_name, comfy.samplers.KSampler.SAMPLERS)
+        _check("scheduler", scheduler, comfy.samplers.KSampler.SCHEDULERS)
         config = _config(preset, strength, 0.0, 0.0, AS_PRESET, AS_PRESET, AS_PRESET)
         settings = (seed, steps, cfg, sampler_name, scheduler)
         latent, report = sample(model, *settings, positive, negative, latent_image, denoise, config)

@@ -126,17 +126,27 @@ class ComfyServer:
         """Queue a prompt and wait for its entry in the history."""
         status, answer = self.post(prompt)
         assert status == 200, answer
+        return self.wait(answer["prompt_id"])
+
+    def wait(self, prompt_id: str) -> dict[str, Any]:
+        """Wait for a queued prompt's entry in the history."""
         limit = time.monotonic() + RUN_SECONDS
         while time.monotonic() < limit:
-            history = self.get(f"/history/{answer['prompt_id']}")
+            history = self.get(f"/history/{prompt_id}")
             if history:
-                return dict(history[answer["prompt_id"]])
+                return dict(history[prompt_id])
             time.sleep(0.2)
         raise RuntimeError(f"the prompt did not finish within {RUN_SECONDS} s:\n{self.log[-3000:]}")
 
     def error(self, prompt: dict[str, Any]) -> dict[str, Any]:
         """Run a prompt that must fail: node type, exception type and message."""
-        entry = self.run(prompt)
+        status, answer = self.post(prompt)
+        assert status == 200, answer
+        return self.wait_for_error(answer["prompt_id"])
+
+    def wait_for_error(self, prompt_id: str) -> dict[str, Any]:
+        """The error of a queued prompt that must fail."""
+        entry = self.wait(prompt_id)
         errors = [data for name, data in entry["status"]["messages"] if name == "execution_error"]
         assert len(errors) == 1, entry["status"]
         return dict(errors[0])
