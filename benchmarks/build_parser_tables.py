@@ -3,9 +3,9 @@
 
 usage: build_parser_tables.py WORDNET_FOLDER EN_LEXICON [--out FOLDER]
 
-WORDNET_FOLDER holds ``data.noun``, ``index.noun``, … (Debian package ``wordnet-base``: /usr/share/wordnet); EN_LEXICON is
-``textblob/en/en-lexicon.txt`` out of the wheel that ``pip download --no-deps textblob`` fetches. The result is the same
-byte for byte on every run. Licences: see NOTICE.
+WORDNET_FOLDER holds ``data.noun``, ``index.noun``, … (Debian package ``wordnet-base``: /usr/share/wordnet);
+EN_LEXICON is ``textblob/en/en-lexicon.txt`` out of the wheel that ``pip download --no-deps textblob`` fetches.
+The result is the same byte for byte on every run. Licences: see NOTICE.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ CLASSES: dict[str, tuple[tuple[str, int], ...]] = {
     "animal": (("animal", 1), ("imaginary_being", 1), ("spiritual_being", 1)),
     "place": (
         ("building", 1), ("room", 1), ("road", 1), ("passage", 3), ("geological_formation", 1), ("body_of_water", 1),
-        ("tract", 1), ("geographical_area", 1), ("facility", 1), ("region", 1), ("region", 3), ("land", 4), ("forest", 1),
+        ("tract", 1), ("geographical_area", 1), ("facility", 1), ("region", 1), ("region", 3), ("land", 4),
+        ("forest", 1),
         ("shelter", 1), ("dwelling", 1), ("enclosure", 1), ("workplace", 1), ("way", 6), ("bridge", 1), ("floor", 1),
         ("establishment", 4), ("sky", 1), ("housing", 1), ("line", 11), ("land", 2), ("urban_area", 1), ("district", 1),
     ),
@@ -51,10 +52,15 @@ BARE = {25, 32, 34}
 FRAME_SETS = (TRANSITIVE, INTRANSITIVE, DITRANSITIVE, LINKING, INFINITIVE, BARE)
 
 
+def lines_of(path: Path) -> list[str]:
+    """Lines of a text file, their ends kept off."""
+    return path.read_text(encoding="utf-8").split("\n")[:-1]
+
+
 def read_index(folder: Path, pos: str) -> dict[str, list[int]]:
     """Lemma to its synset offsets, most frequent first."""
     senses = {}
-    for line in open(folder / f"index.{pos}", encoding="utf-8"):
+    for line in lines_of(folder / f"index.{pos}"):
         if not line.startswith(" "):
             fields = line.split()
             count = int(fields[2])
@@ -66,7 +72,7 @@ def read_counts(folder: Path) -> dict[tuple[str, str], dict[int, int]]:
     """(lemma, part of speech) to {sense number: occurrences in the tagged corpus}."""
     counts: dict[tuple[str, str], dict[int, int]] = defaultdict(dict)
     names = {"1": "noun", "2": "verb", "3": "adj", "4": "adv", "5": "adj"}
-    for line in open(folder / "cntlist.rev", encoding="utf-8"):
+    for line in lines_of(folder / "cntlist.rev"):
         key, number, count = line.split()
         lemma, rest = key.split("%")
         slot = counts[lemma, names[rest[0]]]
@@ -77,7 +83,7 @@ def read_counts(folder: Path) -> dict[tuple[str, str], dict[int, int]]:
 def read_nouns(folder: Path) -> dict[int, list[int]]:
     """Noun synset to its hypernyms (also of an instance)."""
     up = {}
-    for line in open(folder / "data.noun", encoding="utf-8"):
+    for line in lines_of(folder / "data.noun"):
         if line.startswith(" "):
             continue
         fields = line.split(" | ")[0].split()
@@ -94,7 +100,7 @@ def read_nouns(folder: Path) -> dict[int, list[int]]:
 def read_frames(folder: Path) -> dict[int, dict[str, set[int]]]:
     """Verb synset to {word: its sentence frames}."""
     out = {}
-    for line in open(folder / "data.verb", encoding="utf-8"):
+    for line in lines_of(folder / "data.verb"):
         if line.startswith(" "):
             continue
         fields = line.split(" | ")[0].split()
@@ -160,7 +166,10 @@ def write(path: Path, lines: list[str]) -> None:
 
 
 def lemma_lines(folder: Path) -> list[str]:
-    """``lemma, noun/verb/adj/adv counts, noun bits, common noun bits, verb bits, verb bits of any sense``; -1: not that class."""
+    """``lemma``, counts as noun, verb, adjective, adverb (empty: not that class), then class bits in hexadecimal.
+
+    The bits: leading and common noun senses, sentence frames of the first and of any verb sense.
+    """
     counts = read_counts(folder)
     nouns, verbs = noun_classes(folder, counts), verb_classes(folder, counts)
     adjectives, adverbs = read_index(folder, "adj"), read_index(folder, "adv")
@@ -192,7 +201,7 @@ def worth_keeping(lemma: str, nouns: dict, verbs: dict) -> bool:
 def tag_lines(lexicon: Path) -> list[str]:
     """``word, most frequent Penn tag`` of the lower-case words."""
     tags = {}
-    for line in open(lexicon, encoding="utf-8"):
+    for line in lines_of(lexicon):
         fields = line.split()
         if len(fields) == 2 and re.fullmatch(r"[a-z][a-z'-]+", fields[0]) and re.fullmatch(r"[A-Z$]+", fields[1]):
             tags[fields[0]] = fields[1]

@@ -1,8 +1,9 @@
 """The one extractor: a spaCy ``Doc`` with CLEAR labels, from whatever parser, becomes vertices and hyperedges.
 
-Rules (after SHYI, section 2, with the open points settled as the gold corpus settles them): nouns are vertices, adjectives
-and compounds their modifiers; a verb is an action whose parties are its subjects and objects; a preposition on a verb
-brings a party (its word joins the action) or, for a place, the environment; a preposition on a noun is a relation.
+Rules (after SHYI, section 2, with the open points settled as the gold corpus settles them): nouns are vertices,
+adjectives and compounds their modifiers; a verb is an action whose parties are its subjects and objects; a preposition
+on a verb brings a party (its word joins the action) or, for a place, the environment; a preposition on a noun is a
+relation.
 """
 
 from __future__ import annotations
@@ -13,66 +14,11 @@ from typing import TYPE_CHECKING
 
 from . import lexicon as lex
 from . import words as w
+from .doc_reader import NOUN_TAGS, SUBJECTS, VERB_TAGS, DocReader, Edge
 from .hypergraph import Hyperedge, Modifier, Participant, Span, Vertex
-from .preprocess import is_latin
 
 if TYPE_CHECKING:
     from spacy.tokens import Doc, Token
-
-NOUN_TAGS = frozenset({"NN", "NNS", "NNP", "NNPS"})
-NOT_HEADS = frozenset(
-    {
-        "compound",
-        "amod",
-        "nummod",
-        "nmod",
-        "quantmod",
-        "advmod",
-        "npadvmod_",
-        "det",
-        "predet",
-        "case",
-        "punct",
-        "cc",
-        "mark",
-        "prt",
-    }
-)
-VERB_TAGS = frozenset({"VB", "VBP", "VBZ", "VBD", "VBN", "VBG"})
-SUBJECTS = ("nsubj", "csubj")
-PASSIVE_SUBJECTS = ("nsubjpass",)
-DIRECTIONAL = frozenset(
-    {
-        "to",
-        "into",
-        "onto",
-        "at",
-        "from",
-        "against",
-        "toward",
-        "towards",
-        "after",
-        "out of",
-        "away from",
-        "off",
-        "through_",
-    }
-)
-SCENERY = frozenset(
-    ["outdoors", "indoors", "outside", "inside", "underwater", "night", "day", "sunset", "sunrise", "dusk", "dawn", "rain", "snow", "beach", "forest", "sky", "city", "street", "background", "classroom", "park", "kitchen", "bedroom", "bathroom", "office", "garden", "cityscape", "landscape", "scenery", "space", "ocean", "sea", "library", "desert", "meadow", "field", "mountains", "woods", "jungle", "room", "cafe", "restaurant", "school", "stage", "rooftop", "alley"]
-)
-AIMING = frozenset(
-    ["look", "howl", "stare", "bark", "point", "gaze", "shout", "aim", "glance", "glare", "peer", "yell", "wave", "smile", "laugh", "growl", "throw", "shoot", "fire"]
-)
-WRAPPING = frozenset(["cover", "fill", "dress", "coat", "make", "wrap", "bury", "bathe", "drench", "clothe", "adorn", "decorate", "engulf", "shroud"])
-ON_ANIMATE = frozenset({"on", "over", "around", "upon", "onto", "on top of"})
-
-
-@dataclass
-class _Edge:
-    kind: str
-    words: list[int]
-    parties: list[tuple[str, int]]  # (role, token index of the head)
 
 
 @dataclass
@@ -96,176 +42,13 @@ def extract(doc: Doc, prompt: str, parts: Sequence[Sequence[Span]]) -> Extractio
     return _Extractor(doc, prompt, parts).run()
 
 
-class _Extractor:
-    def __init__(self, doc: Doc, prompt: str, parts: Sequence[Sequence[Span]]) -> None:
-        self.doc, self.prompt, self.parts = doc, prompt, parts
-        self.environment: set[int] = set()
-        self.edges: list[_Edge] = []
-        self.merged: dict[int, int] = {}  # xcomp verb -> verb it joins
-        self.extra: dict[int, list[int]] = {}  # predicate adjectives of a noun
-        self.dropped: set[int] = set()
-        self.denied: list[str] = []  # actions that do not take place
-        self.subject_memo: dict[int, list[int]] = {}
-        self.negated: list[tuple[int, int]] = []  # first and last token of what the prompt says is absent
-
-    # ------------------------------------------------------------------------------------------------ vertices
-
-    def is_vertex(self, t: Token) -> bool:
-        if t.tag_ not in NOUN_TAGS or t.dep_ in NOT_HEADS or t.i in self.dropped or not self.parts[t.i]:
-            return False
-        return any(c.isalnum() for c in t.text) and is_latin(t.text)
-
-    def heads_of(self, t: Token) -> list[int]:
-        """The vertices a noun stands for: itself, or what a quantifier counts, and what is coordinated with it."""
-        out: list[int] = []
-        stack = [t]
-        while stack:
-            token = stack.pop(0)
-            counted = self.counted(token)
-            if counted is not None:
-                stack = [counted, *stack]
-                stack += [c for c in token.children if c.dep_ == "conj" and c.tag_ in NOUN_TAGS]
-                continue
-            if self.is_vertex(token) and token.i not in out:
-                out.append(token.i)
-            stack += [c for c in token.children if c.dep_ == "conj" and c.tag_ in (*NOUN_TAGS, "PRP")]
-        return out
-
-    def counted(self, t: Token) -> Token | None:
-        """X of 'a group of X'."""
-        collective = t.lower_ in w.COLLECTIVES
-        if (
-            not collective
-            and t.lower_ not in w.QUANTIFIERS
-            and not (t.lower_ in w.NUMBERS or t.tag_ in ("CD", "DT", "PRP"))
-        ):
-            return None
-        if t.tag_ not in (*NOUN_TAGS, "CD", "DT", "PRP"):
-            return None
-        for prep in t.children:
-            if prep.dep_ == "prep" and prep.lower_ == "of":
-                for obj in prep.children:
-                    if obj.dep_ == "pobj" and obj.tag_ in NOUN_TAGS and (not collective or self.animate(obj)):
-                        return obj
-        return None
-
-    # ------------------------------------------------------------------------------------------------ verbs
+class _Extractor(DocReader):
+    """Fills ``edges`` by going through verbs, prepositions and possessives, and then writes the graph."""
 
     def is_action(self, t: Token) -> bool:
         if t.tag_ not in VERB_TAGS or t.dep_ in ("aux", "auxpass", "amod", "compound", "det", "prep", "case"):
             return False
         return bool(self.parts[t.i])
-
-    def subjects(self, verb: Token, depth: int = 0) -> list[int]:
-        """Vertices that do the action (for a passive: that undergo it), inherited where the clause has none of its own."""
-        if verb.i in self.subject_memo:
-            return self.subject_memo[verb.i]
-        self.subject_memo[verb.i] = []
-        found = self._subjects(verb, depth)
-        self.subject_memo[verb.i] = found
-        return found
-
-    def _subjects(self, verb: Token, depth: int) -> list[int]:
-        own = [c for c in verb.children if c.dep_ in (*SUBJECTS, *PASSIVE_SUBJECTS)]
-        if own:
-            out: list[int] = []
-            for child in own:
-                if child.tag_ in ("WDT", "WP") or (child.lower_ in ("that", "which", "who") and verb.dep_ == "relcl"):
-                    out += self.antecedents(verb.head)
-                elif child.tag_ == "EX" or child.lower_ == "there":
-                    out += [i for c in verb.children if c.dep_ in ("attr", "dobj") for i in self.heads_of(c)]
-                else:
-                    out += self.heads_of(child)
-            return list(dict.fromkeys(out))
-        if verb.dep_ in ("acl", "relcl") and verb.head.tag_ in (*NOUN_TAGS, "CD", "DT", "PRP"):
-            return self.antecedents(verb.head)
-        expletive = [c for c in verb.children if c.dep_ == "expl"]
-        if expletive:
-            return [i for c in verb.children if c.dep_ in ("attr", "dobj") for i in self.heads_of(c)]
-        if (
-            verb.dep_ in ("conj", "advcl", "xcomp", "ccomp", "pcomp", "dep", "prep")
-            and verb.head.i != verb.i
-            and depth < 40
-        ):
-            head = verb.head
-            while head.tag_ == "IN" and head.head.i != head.i:
-                head = head.head
-            if head.tag_ in VERB_TAGS:
-                inherited = self.subjects(head, depth + 1)
-                if self.passive(head) and not self.passive(verb):
-                    agents = self.agents(head)
-                    return inherited if not agents else inherited
-                return inherited
-            if head.tag_ in NOUN_TAGS:
-                return self.antecedents(head)
-        return []
-
-    def antecedents(self, noun: Token) -> list[int]:
-        """The nouns that a clause behind ``noun`` is about: with bare coordination, all conjuncts."""
-        own = self.heads_of(noun) if self.counted(noun) is not None else ([noun.i] if self.is_vertex(noun) else [])
-        if noun.dep_ != "conj":
-            return own
-        chain = [noun]
-        while chain[0].dep_ == "conj" and chain[0].head.i != chain[0].i and chain[0].head.tag_ in (*NOUN_TAGS, "PRP"):
-            chain.insert(0, chain[0].head)
-        first = chain[0]
-        siblings = [
-            first,
-            *[
-                c
-                for c in first.subtree
-                if c.dep_ == "conj" and c.tag_ in NOUN_TAGS and self._root_of_chain(c) == first.i
-            ],
-        ]
-        siblings = sorted(set(siblings), key=lambda t: t.i)
-        if siblings[-1].i != noun.i or first.dep_ in ("dobj", "pobj"):
-            return own
-        if any(c.dep_ in ("acl", "relcl") for s in siblings[:-1] for c in s.children):
-            return own
-        return list(
-            dict.fromkeys(
-                i
-                for s in siblings
-                for i in ([s.i] if self.counted(s) is None else self.heads_of(s))
-                if self.is_vertex(self.doc[i])
-            )
-        )
-
-    def _root_of_chain(self, t: Token) -> int:
-        steps = 0
-        while t.dep_ == "conj" and t.head.i != t.i and steps < 60:
-            t = t.head
-            steps += 1
-        return t.i
-
-    def passive(self, verb: Token) -> bool:
-        """Whether the grammatical subject undergoes the action."""
-        if verb.tag_ not in ("VBN", "VBD"):
-            return False
-        children = [c.dep_ for c in verb.children]
-        if "auxpass" in children or "nsubjpass" in children:
-            return True
-        if "aux" in children:
-            return False
-        if verb.dep_ == "acl":
-            return (
-                verb.tag_ == "VBN"
-                and ("agent" in children or "dobj" not in children)
-                and lex.verb_can(verb.lower_, "transitive")
-            )
-        if verb.dep_ == "conj" and verb.head.tag_ in VERB_TAGS and not any(d in SUBJECTS for d in children):
-            return self.passive(verb.head) and verb.tag_ == "VBN"
-        return "agent" in children
-
-    def agents(self, verb: Token) -> list[int]:
-        return [
-            i
-            for c in verb.children
-            if c.dep_ == "agent"
-            for o in c.children
-            if o.dep_ == "pobj"
-            for i in self.heads_of(o)
-        ]
 
     def action_words(self, verb: Token) -> list[int]:
         return [verb.i, *[c.i for c in verb.children if c.dep_ == "prt"]]
@@ -312,7 +95,7 @@ class _Extractor:
         parties += [("object", i) for i in objects]
         filled = bool(objects) or bool(passive and agents) or (any(r == "object" for r, _ in parties) and not passive)
         preps = [p for v in dict.fromkeys((verb, last)) for p in self.preps(v)]
-        if lex.verb_lemma(verb.lower_) in WRAPPING and not objects and not agents:
+        if lex.verb_lemma(verb.lower_) in w.WRAPPING and not objects and not agents:
             filled = False
         joined, more = self.prep_parties(
             preps, filled, bool(objects) or bool(agents), [i for _, i in parties], lex.verb_lemma(last.lower_), passive
@@ -324,7 +107,7 @@ class _Extractor:
             self.environment.update(places)
             parties += [("location", i) for i in places]
         for adjective in (c for c in last.children if c.dep_ in ("acomp", "oprd") and c.tag_.startswith("JJ")):
-            for i in subjects if not objects else objects:
+            for i in objects or subjects:
                 self.describe(i, adjective)
         self.add("action", words, parties)
 
@@ -381,8 +164,8 @@ class _Extractor:
             if not nouns:
                 continue
             first = self.doc[nouns[0]]
-            wrapped = verb in WRAPPING and passive and not direct and low in ("in", "with", "by", "of") and not joined
-            aimed = low == "at" and verb in AIMING
+            wrapped = verb in w.WRAPPING and passive and not direct and low in ("in", "with", "by", "of") and not joined
+            aimed = low == "at" and verb in w.AIMING
             role = "object" if wrapped or aimed else self.prep_role(low, first, filled, direct)
             if role == "location":
                 self.environment.update(nouns)
@@ -397,7 +180,7 @@ class _Extractor:
         if self.place(noun) and low not in ("with", "of", "about", "for", "as", "like"):
             return "location"
         locative = low in w.LOCATIVE or low in w.COMPOUND_LOCATIVE
-        if locative and filled and low not in DIRECTIONAL and not (low in ON_ANIMATE and self.animate(noun)):
+        if locative and filled and low not in w.DIRECTIONAL and not (low in w.CARRYING and self.animate(noun)):
             return "location"
         if low in ("with", "w/", "using", "by means of", "with the help of") and direct and not self.animate(noun):
             return "instrument"
@@ -429,8 +212,6 @@ class _Extractor:
             *[c for c in adjective.children if c.dep_ == "conj" and c.tag_ in ("JJ", "JJR", "JJS", "VBN", "VBG")],
         ]
         self.extra.setdefault(noun, []).extend(t.i for t in found)
-
-    # ------------------------------------------------------------------------------------------------ relations
 
     def relation(self, prep: Token, subjects: list[int]) -> None:
         objects = [i for o in prep.children if o.dep_ == "pobj" for i in self.heads_of(o)]
@@ -471,29 +252,6 @@ class _Extractor:
                 if case is not None and self.parts[case.i]:
                     self.add("relation", [case.i], [("subject", owner.i), ("object", noun.i)])
 
-    # ------------------------------------------------------------------------------------------------ classes
-
-    def before(self, t: Token) -> str:
-        left = [c for c in t.children if c.dep_ in ("compound", "amod") and c.i == t.i - 1]
-        return left[0].lower_ if left else ""
-
-    def place(self, t: Token) -> bool:
-        if self.quoted(t):
-            return False
-        named = t.tag_ in ("NNP", "NNPS") and t.dep_ == "pobj" and t.head.lower_ in ("in", "at", "near", "through")
-        return (
-            lex.is_place(t.lower_, self.before(t)) or (named and not lex.is_animate(t.lower_)) or t.i in self.environment
-        )
-
-    def quoted(self, t: Token) -> bool:
-        spans = self.parts[t.i]
-        return bool(spans) and spans[0][0] > 0 and self.prompt[spans[0][0] - 1] in "\"'“‘«„"
-
-    def animate(self, t: Token) -> bool:
-        return lex.is_animate(t.lower_, self.before(t))
-
-    # ------------------------------------------------------------------------------------------------ assembly
-
     def add(self, kind: str, words: list[int], parties: list[tuple[str, int]]) -> None:
         words = [i for i in dict.fromkeys(words) if self.parts[i]]
         seen: set[int] = set()
@@ -503,7 +261,7 @@ class _Extractor:
                 seen.add(i)
                 kept.append((role, i))
         if words and (kept or kind == "action"):
-            self.edges.append(_Edge(kind, words, kept))
+            self.edges.append(Edge(kind, words, kept))
 
     def run(self) -> Extraction:
         for token in self.doc:
@@ -567,7 +325,7 @@ class _Extractor:
     def scenery(self, t: Token) -> bool:
         """A lone word such as 'outdoors' or 'night' among tags."""
         alone = t.dep_ == "ROOT" and not any(c.dep_ in ("prep", "acl", "relcl", "conj") for c in t.children)
-        return alone and t.lower_ in SCENERY
+        return alone and t.lower_ in w.SCENES
 
     def modifiers(self, t: Token) -> tuple[Modifier, ...]:
         found: list[int] = []

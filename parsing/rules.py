@@ -29,7 +29,7 @@ def parse_rules(prompt: str) -> Hypergraph:
 
 
 def rules_doc(prompt: str) -> tuple[Doc, list[tuple[Span, ...]], list[str]]:
-    """The ``Doc`` of a prompt (tags, heads, CLEAR labels), the spans of each token in the prompt, and what is not content."""
+    """The ``Doc`` of a prompt (tags, heads, CLEAR labels), the spans of each token, and what is not content."""
     prepared = prepare(prompt)
     trees = []
     for sentence in prepared.sentences:

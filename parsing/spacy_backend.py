@@ -1,8 +1,8 @@
 """Trained spaCy pipelines as parsers, when installed: they read a shadow of the prompt, and the result is mapped back.
 
-A trained parser expects sentences, not captions ("Robot painting canvas" becomes one compound noun to it). So it gets a
-shadow sentence with the articles and auxiliaries that a caption leaves out ("a Robot is painting a canvas"), and an index
-map takes every word back to its place in the prompt. The extractor is the same as for the rules.
+A trained parser expects sentences, not captions ("Robot painting canvas" becomes one compound noun to it). So it gets
+a shadow sentence with the articles and auxiliaries that a caption leaves out ("a Robot is painting a canvas"), and an
+index map takes every word back to its place in the prompt. The extractor is the same as for the rules.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import importlib.util
 from collections.abc import Callable
 from dataclasses import replace
 from functools import lru_cache
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from ..errors import InterplayError
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 
 PIPELINES = ("en_core_web_sm", "en_core_web_md", "en_core_web_lg", "en_core_web_trf")
 Group = tuple[str, tuple[Span, ...], int]
-"""A word or compound preposition of the shadow: text, its spans in the prompt (none when inserted), number of tokens."""
+"""A word of the shadow: text, its spans in the prompt (none when inserted), number of tokens."""
 
 
 def installed_pipelines() -> tuple[str, ...]:
@@ -59,7 +60,7 @@ def parse_spacy(prompt: str, pipeline: str) -> Hypergraph:
 
 
 def parse_with(prompt: str, pipeline: Callable[[Doc], Doc], name: str) -> Hypergraph:
-    """Parse with a loaded pipeline: a callable with ``vocab`` that takes a ``Doc`` and fills in tags, heads and labels."""
+    """Parse with a loaded pipeline: a callable with ``vocab`` that fills in tags, heads and labels of a ``Doc``."""
     prepared = prepare(prompt)
     found = Extraction()
     for sentence in prepared.sentences:
@@ -95,7 +96,7 @@ def shadow(sentence: list[Word]) -> list[Group]:
         if item.kind == "N" and _wants_article(sentence, tags, item.first, item.at):
             insert[item.first] = "an" if sentence[item.first].low[0] in "aeiou" else "a"
     finite = any(t in ("VBZ", "VBP", "VBD", "MD") for t in tags)
-    for before, item in zip(items, items[1:]):
+    for before, item in pairwise(items):
         if not finite and before.kind == "N" and item.kind == "V" and tags[item.at] == "VBG":
             insert[item.at] = "are" if tags[before.at] == "NNS" else "is"
             break

@@ -14,7 +14,12 @@ from interplay.parsing.rules import parse_rules
 from parser_cases import brief, cases
 from prompt_fuzz import random_prompt
 
-FUNCTION_WORDS = ["a", "the", "an", "two", "dogs", "cat", "is", "are", "being", "running", "painted", "of", "by", "with", "in", "on", "to", ",", ".", "and", "or", "that", "who", "which", "not", "no", "her", "'s", "'", '"', "while", "as", "it", "them", "man's", "holding", "full", "up", "down", "there", "one", "group", "red", "more", "very", "than", "each", "other", "BREAK", "(dog:1.2)", "--ar", "3:2", "photo", "of", "giving", "to", "be", "whose", "where", ",", ",", "without", "says", "“open”", "has", "been"]
+_FUNCTION_WORDS = (
+    "a the an two dogs cat is are being running painted of by with in on to , . and or that who which not no her 's ' \" "
+    "while as it them man's holding full up down there one group red more very than each other BREAK (dog:1.2) "
+    "--ar 3:2 photo of giving to be whose where , , without says “open” has been"
+)
+FUNCTION_WORDS = _FUNCTION_WORDS.split()
 
 
 def facts(graph: dict) -> dict:
@@ -170,5 +175,6 @@ def _find_package() -> str:
         "import importlib.util, sys\n"
         f"spec = importlib.util.spec_from_file_location('interplay', {interplay.__file__!r}, "
         f"submodule_search_locations={list(interplay.__path__)!r})\n"
-        "module = importlib.util.module_from_spec(spec); sys.modules['interplay'] = module; spec.loader.exec_module(module)\n"
+        "sys.modules['interplay'] = importlib.util.module_from_spec(spec)\n"
+        "spec.loader.exec_module(sys.modules['interplay'])\n"
     )

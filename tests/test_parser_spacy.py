@@ -124,7 +124,8 @@ CORRECT_TREES = {
         "dog[white] cats[two] | chases(s:dog, o:cats)",
     ),
     "passive with agent": (
-        "cake NN nsubjpass 2|was VBD auxpass 2|eaten VBN ROOT 2|by IN agent 2|bears NNS pobj 3|in IN prep 2|parks NNS pobj 5",
+        "cake NN nsubjpass 2|was VBD auxpass 2|eaten VBN ROOT 2|by IN agent 2|bears NNS pobj 3|in IN prep 2|"
+        "parks NNS pobj 5",
         "cake bears @parks | eaten(s:bears, o:cake, @:parks)",
     ),
     "reduced passive": (
