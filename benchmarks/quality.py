@@ -109,6 +109,12 @@ def measure(pipe: Any, args: argparse.Namespace) -> tuple[dict[str, dict[str, An
             rows[name]["cpu_seconds_per_picture"] / rows["plain"]["cpu_seconds_per_picture"], 2
         )
         rows[name]["guided_steps"] = round(sum(r.guided_steps for r in reports) / len(reports), 2)
+        for kind in ("better", "worse"):
+            rows[name][f"{kind}_at"] = [
+                [prompts[i], args.seed + i]
+                for i, (v, p) in enumerate(zip(verdicts, plain, strict=True))
+                if (v if kind == "better" else p).objects_right and not (p if kind == "better" else v).objects_right
+            ]
         rows[name]["moved"] = round(sum(sum(r.moved) for r in reports) / len(reports), 4)
         print(line(name, rows[name]), flush=True)
     return rows, pictures, prompts

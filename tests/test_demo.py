@@ -163,17 +163,19 @@ def test_both_hosts_draw_the_same_pictures(random_weights, monkeypatch):
         painter = painting._painter(host)
         for strength in (0.0, 3.0):
             steps: list[tuple[int, int]] = []
-            task = painting.Task(graph, demo.preset("SHY", strength=strength), seed=4, steps=6)
+            task = painting.Task(graph, demo.preset("SHY", strength=strength, end=0.7), seed=4, steps=6)
             drawn[host, strength] = painter.paint(task, lambda done, total, to=steps: to.append((done, total)))
             assert steps[-1] == (6, 6)
+    gaps = []
     for strength in (0.0, 3.0):
         one, other = drawn["comfyui", strength], drawn["diffusers", strength]
         assert one.graph.positions == other.graph.positions
         np.testing.assert_allclose(one.maps, other.maps, rtol=0.02, atol=1e-4)
         gap = np.abs(np.asarray(one.image).astype(int) - np.asarray(other.image).astype(int))
-        assert gap.mean() < 3  # of 255: the hosts interpolate sigmas between whole timesteps a little differently
+        gaps.append(gap.mean())
     moved = [np.asarray(drawn["diffusers", s].image).astype(int) for s in (0.0, 3.0)]
-    assert np.abs(moved[0] - moved[1]).mean() > 6
+    # of 255: the hosts interpolate sigmas between whole timesteps a little differently
+    assert max(gaps) < 2 < 6 < np.abs(moved[0] - moved[1]).mean()
 
 
 @pytest.mark.skipif(not COMMITTED, reason="PixelWorld's weights are not there yet")

@@ -151,12 +151,15 @@ def rows_of(value: Any, rows: slice, count: int) -> Any:
 
 @contextmanager
 def frozen(module: nn.Module) -> Iterator[None]:
-    """No parameter asks for a gradient inside; autograd then keeps nothing for them."""
-    asking = [p for p in module.parameters() if p.requires_grad]
-    for parameter in asking:
-        parameter.requires_grad_(False)
+    """No parameter asks for a gradient inside; autograd then keeps nothing for them.
+
+    They are put back by name, because offloading exchanges the parameters of a module while it runs.
+    """
+    asking = [(m, name) for m in module.modules() for name, p in m.named_parameters(recurse=False) if p.requires_grad]
+    for owner, name in asking:
+        getattr(owner, name).requires_grad_(False)
     try:
         yield
     finally:
-        for parameter in asking:
-            parameter.requires_grad_(True)
+        for owner, name in asking:
+            getattr(owner, name).requires_grad_(True)

@@ -18,9 +18,11 @@ import torch
 from torch import Tensor
 
 from ....errors import InterplayError
+from ....parsing import parse
 from ....parsing.hypergraph import Hypergraph
+from ....parsing.tokens import align_plain
 from ...engine import Guide, GuidedMaps, GuideReport
-from ...graph import TokenGraph
+from ...graph import TokenGraph, token_graph
 from ...presets import GuidanceConfig, preset
 from .capture import LastLayerReached, Reader, frozen, guided_layers, rows_of
 from .schedule import forget_prediction, is_second_evaluation, network_scale, position
@@ -34,10 +36,6 @@ def pipeline_graph(pipeline: Any, graph: Graph) -> TokenGraph:
     """A prompt or its hypergraph, aligned to the pipeline's tokenizer (both of SDXL's give the same positions)."""
     if isinstance(graph, TokenGraph):
         return graph
-    from ....parsing import parse
-    from ....parsing.tokens import align_plain
-    from ...graph import token_graph
-
     hypergraph = parse(graph) if isinstance(graph, str) else graph
     return token_graph(hypergraph, align_plain(hypergraph.prompt, pipeline.tokenizer))
 

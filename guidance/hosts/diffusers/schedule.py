@@ -46,7 +46,7 @@ def position(scheduler: Any, timestep: Any) -> tuple[int, int]:
         InterplayError: the timestep is none of the scheduler's.
     """
     value = float(timestep.flatten()[0]) if isinstance(timestep, Tensor) else float(timestep)
-    known = list(dict.fromkeys(float(t) for t in scheduler.timesteps))
+    known = list(dict.fromkeys(float(t) for t in scheduler.timesteps.tolist()))
     if value not in known:
         raise InterplayError(
             f"The U-Net was called at timestep {value:g}, which {type(scheduler).__name__} does not list; "
