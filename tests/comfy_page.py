@@ -24,8 +24,7 @@ FIND_RUN = """(() => {
   const named = [...document.querySelectorAll("button")].find((b) => /^(Run|Queue)$/.test(b.textContent.trim()));
   return marked ?? named;
 })()"""
-UNKNOWN = """app.graph._nodes.filter((n) => n.has_errors || (!n.constructor.nodeData && n.type !== 'MarkdownNote'))
-  .map((n) => n.type)"""
+UNKNOWN = """app.graph._nodes.filter((n) => !n.constructor.nodeData && n.type !== 'MarkdownNote').map((n) => n.type)"""
 PICTURES = "{nodes}.every((n) => n.imgs?.length || app.nodeOutputs[n.id]?.images?.length)"
 
 
@@ -52,7 +51,7 @@ class ComfyPage:
         self.page.wait(f"app.graph._nodes.length === {wanted}", 60)
 
     def unknown(self) -> list[str]:
-        """Types of the nodes that the frontend does not know or marks as wrong."""
+        """Types of the nodes that the frontend does not know."""
         return list(self.page.run(UNKNOWN))
 
     def press_run(self) -> None:
@@ -70,6 +69,9 @@ class ComfyPage:
         return next(node for node in graph["nodes"] if node["type"] == kind)
 
     def fit(self) -> None:
-        """Show the whole graph."""
+        """Close the dialog that greets a new user, and show the whole graph."""
+        for kind in ("keyDown", "keyUp"):
+            self.page.send("Input.dispatchKeyEvent", type=kind, key="Escape", code="Escape", windowsVirtualKeyCode=27)
+        self.page.run("new Promise((done) => setTimeout(done, 1000))")
         self.page.run("app.extensionManager.command.execute('Comfy.Canvas.FitView')")
         self.page.run("new Promise((done) => setTimeout(done, 1500))")
