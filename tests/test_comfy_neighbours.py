@@ -152,16 +152,16 @@ def test_a_foreign_attention_replacement(model):
 
 
 def test_a_patch_with_tensors_of_its_own(model):
-    """As IP-Adapter: cached keys and values, made in inference mode, meet tracked queries."""
+    """As IP-Adapter: cached keys, values and scales, made in inference mode, meet tracked queries."""
     from comfy.ldm.modules.attention import attention_basic
 
     with torch.inference_mode():
-        cached = torch.randn(1, 3, 32)
+        cached, scales = torch.randn(1, 3, 32), torch.randn(1, 1, 32)
 
     def added(q, k, v, extra):
         more = cached.expand(len(q), -1, -1)
         heads = extra["n_heads"]
-        return attention_basic(q, k, v, heads) + attention_basic(q, more, more, heads)
+        return attention_basic(q, k, v, heads) + scales * attention_basic(q, more, more, heads)
 
     patched = model.clone()
     patched.set_model_attn2_replace(added, "input", 1)
@@ -299,6 +299,15 @@ def test_perturbed_attention_guidance_is_not_guided_twice(model, host):
     plain, plain_report = run(host, model, tiny.guided_text(), steps=4)
     assert report.forwards == plain_report.forwards == 4
     assert not torch.allclose(out, plain, atol=0.05) and out.isfinite().all()
+
+
+def test_cached_steps_are_measured_all_the_same(model, host):
+    node = extras("comfy_extras.nodes_easycache", "EasyCacheNode")
+    cached = apply_node(node, model, 3.0, 0.0, 1.0, False)  # skips every step that it may
+    out, report = run(host, cached, tiny.guided_text(), steps=6)
+    plain, plain_report = run(host, model, tiny.guided_text(), steps=6)
+    assert report.forwards == plain_report.forwards == 6
+    assert out.isfinite().all() and not torch.equal(out, plain)
 
 
 def guider_run(guider, noise):
