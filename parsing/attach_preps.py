@@ -99,55 +99,43 @@ class Prepositions(Nouns):
         after = [x for x in nouns if x > verb.at]
         nearest = after[-1] if after else self.nouns[-1]
         if low in ("with", "w/", "without"):
-            own = self.tags[i - 1] == "PRP$" or (i > 1 and self.tags[i - 2] == "PRP$")
-            follower = self.peek()
-            if (
-                follower is not None
-                and follower.kind == "P"
-                and self.n + 2 < len(self.items)
-                and self.tags[self.items[self.n + 2].at] == "PRP"
-            ):
-                return nearest  # 'a cake with candles on it'
-            if self.worn(i) or self.body(i):
-                wearers = [x for x in after if self.animate(x)]
-                if wearers and not (self.body(i) and own):
-                    return wearers[-1]
-                if self.body(i) or not self.animate(verb.subject) if verb.subject >= 0 else True:
-                    return verb.at if verb.objects else nearest
-                return verb.at if verb.objects and self.body(i) else (verb.subject if verb.subject >= 0 else nearest)
-            if self.animate(i):
-                return verb.at if not verb.preps or verb.objects else nearest
-            if verb.objects and lex.is_tool(self.low(i)):
-                return verb.at
-            if verb.objects and not verb.preps:
-                return self._with_thing(verb, nearest, i)
-            return nearest
+            return self._with(verb, i, after, nearest)
         if low in ("in", "wearing") and self.worn(i) and not self.place(i):
             wearers = [x for x in after if self.animate(x)]
             return wearers[-1] if wearers else (verb.subject if verb.subject >= 0 else nearest)
         if low == "full of" or low == "such as":
             return nearest
+        held = self.via.get(nearest) == "pobj" and self.low(self.heads[nearest]) in ("with", "w/")
+        if held and self._owned(i) and (self.body(i) or self.worn(i)):
+            return nearest  # "with crows on its arms"
         return verb.at
+
+    def _owned(self, i: int) -> bool:
+        """Whether a possessive pronoun stands in front of a noun: 'its tail', 'his long beard'."""
+        return self.tags[i - 1] == "PRP$" or (i > 1 and self.tags[i - 2] == "PRP$")
+
+    def _with(self, verb: Verb, i: int, after: list[int], nearest: int) -> int:
+        """Behind a verb, 'with' may name a tool, a companion, or a part or garment of someone."""
+        follower, owner = self.peek(), self.peek(2)
+        if follower is not None and follower.kind == "P" and owner is not None and self.tags[owner.at] == "PRP":
+            return nearest  # "a cake with candles on it"
+        if self.worn(i) or self.body(i):
+            wearers = [x for x in after if self.animate(x)]
+            if wearers and not (self.body(i) and self._owned(i)):
+                return wearers[-1]
+            if verb.subject >= 0 and self.animate(verb.subject) and not (verb.objects and self.body(i)):
+                return verb.subject
+            return verb.at if verb.objects else nearest
+        if self.animate(i):
+            return verb.at if verb.objects or not verb.preps or self.place(nearest) else nearest
+        if verb.objects and (lex.is_tool(self.low(i)) or self._owned(i)):
+            return verb.at
+        return self._with_thing(verb, nearest, i) if verb.objects and not verb.preps else nearest
 
     def _with_thing(self, verb: Verb, nearest: int, i: int) -> int:
         """'eating pasta with a fork' or 'holding a plate with food'."""
         low = self.low(nearest)
-        if lex.verb_lemma(self.low(verb.at)) in (
-            "hold",
-            "carry",
-            "wear",
-            "have",
-            "see",
-            "own",
-            "show",
-            "paint",
-            "draw",
-            "watch",
-            "bring",
-            "ride",
-            "drive",
-            "build",
-        ):
+        if lex.verb_lemma(self.low(verb.at)) in w.HOLDING:
             return nearest
         if lex.noun_is(self.low(i), "food", "plant") or lex.noun_is(low, "furniture"):
             return nearest

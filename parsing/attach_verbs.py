@@ -214,6 +214,7 @@ class Verbs(Prepositions):
         nouns = [x for x in self._frontier() if x >= 0]
         if not nouns:
             return -1
+        nouns = [x for x in nouns if not self._compared(x)] or nouns
         nearest = nouns[-1]
         plain = [
             x for x in nouns if not (self.worn(x) or self.body(x) or (self.place(x) and self.via.get(x) == "pobj"))
@@ -227,24 +228,24 @@ class Verbs(Prepositions):
                 if plain and plain[-1] > alive[-1] and self.via.get(plain[-1]) in ("conj",):
                     return plain[-1]
                 return alive[-1]
+            moving = [x for x in plain if lex.noun_is(self.low(x), "vehicle")]
+            if moving and not lex.noun_is(self.low(nearest), "tool"):
+                return moving[-1]
         elif not self.animate(nearest) and (
             self.worn(nearest) or self.body(nearest) or self.place(nearest) or self.via.get(nearest) == "pobj"
         ):
             alive = [x for x in nouns if self.animate(x)]
-            if alive and self.low(verb.at) not in (
-                "filled",
-                "covered",
-                "made",
-                "decorated",
-                "lined",
-                "topped",
-                "attached",
-                "called",
-                "named",
-                "labeled",
-            ):
+            if alive and self.low(verb.at) not in w.STATES_OF_THINGS:
                 return alive[-1]
+        if verb.tag == "VBN":  # "a truck with a red door parked on a street"
+            plain = [
+                x for x in plain if self.via.get(x) != "pobj" or self.low(self.heads[x]) not in ("with", "w/")
+            ] or plain
         return plain[-1] if plain else nearest
+
+    def _compared(self, i: int) -> bool:
+        """Whether a noun only says what something is like: 'dressed as a pirate'."""
+        return self.via.get(i) == "pobj" and self.low(self.heads[i]) in ("as", "like")
 
     def _segment_nouns(self) -> list[int]:
         """Nouns of the comma segment before this one."""

@@ -164,7 +164,8 @@ class _Extractor(DocReader):
             if not nouns:
                 continue
             first = self.doc[nouns[0]]
-            wrapped = verb in w.WRAPPING and passive and not direct and low in ("in", "with", "by", "of") and not joined
+            made = passive and not direct and not joined and verb in w.WRAPPING
+            wrapped = made and low in ("in", "with", "by", "of", "from", "out of")
             aimed = low == "at" and verb in w.AIMING
             role = "object" if wrapped or aimed else self.prep_role(low, first, filled, direct)
             if role == "location":

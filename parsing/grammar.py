@@ -103,7 +103,7 @@ def noun(state: State, tag: str, sentence: list[Word], i: int) -> tuple[float, S
         else:
             cost += 0.45
         if low.endswith("ing") and lex.verb_lemma(low) != low:
-            cost += 0.6
+            cost += 1.2 if following(sentence, i) in w.PREPOSITIONS - {"of"} else 0.6
     elif state.np == 0:
         cost, changes = _begin(state, 0.0)
         changes["det"] = ""

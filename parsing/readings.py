@@ -79,6 +79,8 @@ def _closed(sentence: list[Word], i: int) -> list[tuple[str, float]] | None:
         return [("CD", 0.0), ("PRP", 3.0)] if low == "one" else [("CD", 0.0)]
     if low in w.DETERMINERS:
         return [("DT", 0.0)]
+    if low in ("left", "right"):
+        return [("JJ", 0.0), ("NN", 0.8), ("RB", 0.5)] + ([("VBD", 0.7), ("VBN", 0.7)] if low == "left" else [])
     if low == "other":
         return [("JJ", 0.0)]
     if low in w.PRONOUNS:

@@ -14,7 +14,7 @@ def _phrases(text: str) -> frozenset[str]:
 SINGULAR_DETERMINERS = _set("a an this that another each every either neither one")
 PLURAL_DETERMINERS = _set("these those several many few both various multiple numerous countless two three")
 DETERMINERS = SINGULAR_DETERMINERS | _set(
-    """the these those some any no all both several many few such what which whose half"""
+    "the these those some any no all both several many few such what which whose half"
 ) - {"one"}
 POSSESSIVES = _set("my your his her its our their whose")
 PRONOUNS = _set(
@@ -23,7 +23,7 @@ PRONOUNS = _set(
     hers theirs each other who whom"""
 ) - {"one", "another", "each", "other", "who", "whom"}
 RELATIVES = _set("that who which whom whose where")
-SUBORDINATORS = _set("""while as when because although though since until if unless whereas before after once so""")
+SUBORDINATORS = _set("while as when because although though since until if unless whereas before after once so")
 COORDINATORS = frozenset({"and", "or", "but", "nor", "&", "plus", "yet", "/", "+"})
 MODALS = _set("can could will would shall should may might must cannot")
 BE = _set("is are was were be been being am 's 're 'm isn't aren't")
@@ -42,7 +42,7 @@ LOCATIVE = _set(
     between beyond by down during in inside into near off on onto opposite out outside over past round through
     throughout toward towards under underneath up upon within aboard astride"""
 )
-PARTICLES = _set("""up down out off away back over on in around along apart together forward aside through by""")
+PARTICLES = _set("up down out off away back over on in around along apart together forward aside through by")
 ADVERBS = _set(
     """very really so too quite rather extremely incredibly highly deeply brightly slowly quickly together alone apart
     away here there now then just also still almost about only even again forward backwards backward forwards upward
@@ -101,7 +101,7 @@ IDIOMS = _phrases(
 QUANTIFIER_COUNTS = {"pair": 2, "couple": 2, "trio": 3, "duo": 2, "quartet": 4, "dozen": 12}
 
 PLACES = _set(
-    """air area alley apartment aquarium arena attic avenue background backdrop backyard bakery balcony bar barn
+    """ice air area alley apartment aquarium arena attic avenue background backdrop backyard bakery balcony bar barn
     basement bathroom battlefield battleground bay beach bedroom boardwalk boulevard bridge cabin cafe café
     cafeteria camp campsite campus canyon casino castle cathedral cave cavern ceiling cemetery church circus city
     cityscape classroom clearing cliff clinic clouds club coast corridor cottage countryside court courtroom
@@ -127,12 +127,12 @@ PLACES = _set(
     pharmacy laundromat barbershop salon spa sauna velodrome château chateau"""
 )
 NOT_PLACES = _set(
-    """tree bush fence wall door gate window chair bench table desk sofa couch bed shelf counter box basket cup bowl
-    plate horse back top side head hand stool rug carpet mat cushion pillow line rail railing ladder step post pole
-    branch log rock stone boulder car truck bus boat ship train plane bicycle bike umbrella nest cage bucket wire
-    rope chest throne pedestal sign letter number part point end face bottom crack hole base block spot shape
-    sunflower shoulder nose leg arm lap bonfire campfire fire statue cart sled blanket towel treasure canvas board
-    screen cube pot bottle tank jar cradle crib bathtub bath tub raft canoe kayak balloon banner gift present
+    """beehive hive trap tree bush fence wall door gate window chair bench table desk sofa couch bed shelf counter box
+    basket cup bowl plate horse back top side head hand stool rug carpet mat cushion pillow line rail railing ladder
+    step post pole branch log rock stone boulder car truck bus boat ship train plane bicycle bike umbrella nest cage
+    bucket wire rope chest throne pedestal sign letter number part point end face bottom crack hole base block spot
+    shape sunflower shoulder nose leg arm lap bonfire campfire fire statue cart sled blanket towel treasure canvas
+    board screen cube pot bottle tank jar cradle crib bathtub bath tub raft canoe kayak balloon banner gift present
     cabinet drawer refrigerator oven stove anvil piano map sculpture monument snowman sandcastle doll toy stump
     trunk birdcage dollhouse lamp lamppost light stand hat mirror dumpster roller coaster swing slide seesaw hammock
     wheel"""
@@ -158,8 +158,8 @@ CLOTHING = _set(
     beret tunic toga saree sari poncho hijab"""
 )
 BODY = _set(
-    """hair beard mustache moustache eyes eye ears ear nose mouth face tail wings wing horns horn fur feathers mane
-    legs leg arms arm hands hand feet head neck skin scales spots stripes stripe tentacles claws paws paw teeth
+    """trunk hair beard mustache moustache eyes eye ears ear nose mouth face tail wings wing horns horn fur feathers
+    mane legs leg arms arm hands hand feet head neck skin scales spots stripes stripe tentacles claws paws paw teeth
     fangs beak whiskers freckles tattoo tattoos scar scars braids braid ponytail pigtails bangs shell antlers tusks
     hooves lips smile expression eyebrows eyelashes muscles body belly spikes fins crest plumage pattern patterns"""
 )
@@ -284,6 +284,10 @@ MEDIA = _set(
 )
 PRAISE = _set("stunning amazing charming breathtaking striking captivating")
 
+# Verbs that leave 'with' to their object, and participles that say what a thing is like rather than a person.
+HOLDING = _set("hold carry wear have see own show paint draw watch bring ride drive build")
+STATES_OF_THINGS = _set("filled covered made decorated lined topped attached called named labeled")
+
 # Prepositions that bring a party and no place: always, or with someone who is alive.
 DIRECTIONAL = _phrases("to, into, onto, at, from, against, toward, towards, after, out of, away from, off")
 CARRYING = _phrases("on, over, around, upon, onto, on top of")
@@ -292,7 +296,7 @@ CARRYING = _phrases("on, over, around, upon, onto, on top of")
 CATENATIVES = _set(
     """begin come continue enjoy finish get go hate keep lie like love practice prefer sit stand start stop try"""
 )
-CAUSATIVES = _set("""have hear help let make see watch""")
+CAUSATIVES = _set("have hear help let make see watch")
 DITRANSITIVES = _set(
     """award bring build buy cook feed fetch get give grant hand lend make offer pass pay pour read sell send serve
     show teach tell throw toss write"""
@@ -300,9 +304,12 @@ DITRANSITIVES = _set(
 AIMING = _set(
     """aim bark fire gaze glance glare growl howl laugh look peer point shoot shout smile stare throw wave yell"""
 )
-WRAPPING = _set("""adorn bathe bury clothe coat cover decorate drench dress engulf fill make shroud wrap""")
+WRAPPING = _set(
+    """carve sculpt craft build form mold shape adorn bathe bury clothe coat cover decorate drench dress engulf fill
+    make shroud wrap"""
+)
 SITUATED = _set("""seated placed parked located situated positioned moored docked perched stationed stacked kept""")
-LONE_PLACES = _set("""indoors inside outdoors outside solo underwater""")
+LONE_PLACES = _set("indoors inside outdoors outside solo underwater")
 SCENES = _set(
     """alley background bathroom beach bedroom cafe city cityscape classroom dawn day desert dusk field forest garden
     indoors inside jungle kitchen landscape library meadow mountains night ocean office outdoors outside park rain
@@ -315,5 +322,5 @@ IRREGULAR_PLURALS = _set(
     deer salmon shrimp aircraft series species clothes jeans pants trousers shorts glasses sunglasses scissors
     goggles pajamas binoculars headphones"""
 )
-BARE_PLURALS = _set("""sheep fish deer salmon shrimp aircraft series species dice bison moose squid trout""")
-IRREGULAR_PARTICIPLES = _set("""made worn torn held drawn woven broken frozen stolen fallen hidden lit built caught""")
+BARE_PLURALS = _set("sheep fish deer salmon shrimp aircraft series species dice bison moose squid trout")
+IRREGULAR_PARTICIPLES = _set("made worn torn held drawn woven broken frozen stolen fallen hidden lit built caught")

@@ -15,8 +15,8 @@ from parser_cases import brief, cases
 from prompt_fuzz import random_prompt
 
 _FUNCTION_WORDS = (
-    "a the an two dogs cat is are being running painted of by with in on to , . and or that who which not no her 's ' \" "
-    "while as it them man's holding full up down there one group red more very than each other BREAK (dog:1.2) "
+    "a the an two dogs cat is are being running painted of by with in on to , . and or that who which not no her 's "
+    "' \" while as it them man's holding full up down there one group red more very than each other BREAK (dog:1.2) "
     "--ar 3:2 photo of giving to be whose where , , without says “open” has been"
 )
 FUNCTION_WORDS = _FUNCTION_WORDS.split()
