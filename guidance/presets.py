@@ -46,7 +46,7 @@ class GuidanceConfig:
     selection: str = "weighted cycle"
     cycle: tuple[str, ...] = ("C", "A", "C", "L")
     weights: tuple[tuple[str, float], ...] = ()
-    skip_met: bool = True
+    skip_met: bool = False
     temperature_contrast: float = 0.5
     temperature_link: float = 0.5
     kernel_narrow: tuple[int, float] = (3, 0.5)
@@ -67,7 +67,7 @@ class GuidanceConfig:
     refine_iterations: tuple[int, ...] = ()
     early_stop: bool = True
     off_switch: bool = True
-    targets: tuple[tuple[str, float], ...] = (("C", 0.25), ("A", 0.35), ("L", 0.5))
+    targets: tuple[tuple[str, float], ...] = (("C", 0.25), ("A", 0.8), ("L", 1.0))
     loss_scale: float = 4096.0
 
     def __post_init__(self) -> None:

@@ -174,7 +174,7 @@ def test_a_batch_does_what_its_images_do_one_by_one(selection: str):
     """With early stop, refinement, skipping and the off-switch on: images finish at different times."""
     config = preset(
         "SHY", selection=selection, end=1.0, step=0.1, norm_cap=0.2, refine_at=(0.2, 0.5), refine_iterations=(6, 6),
-        targets=(("C", 0.72), ("A", 0.62), ("L", 0.5)),
+        targets=(("C", 0.72), ("A", 0.62), ("L", 0.5)), skip_met=True,
     )  # fmt: skip
     toy = Toy(batch=4)
     guide = Guide(config, seed=3)
@@ -334,10 +334,11 @@ def test_early_stop_ends_a_refinement_that_stands_still():
 
 
 def test_skip_met_gives_turns_to_terms_that_need_them():
-    config = preset("SHY", selection="cycle", end=1.0, off_switch=False, targets=(("C", 1.0), ("A", 0.0), ("L", 1.0)))
+    targets = (("C", 1.0), ("A", 0.0), ("L", 1.0))
+    config = preset("SHY", selection="cycle", end=1.0, off_switch=False, targets=targets, skip_met=True)
     toy = Toy()
     moved = _run(Guide(config), toy, upto=3)
-    only_a = preset("SHY", terms=("A",), cycle=("A",), selection="cycle", end=1.0, off_switch=False)
+    only_a = preset("SHY", terms=("A",), cycle=("A",), selection="cycle", end=1.0, off_switch=False, targets=())
     assert torch.allclose(moved, _run(Guide(only_a), toy, upto=3), atol=1e-12)
 
 
