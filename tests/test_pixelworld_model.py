@@ -59,6 +59,29 @@ def test_latents_have_unit_variance_after_sd15s_scaling_factor(pipeline):
     assert z.mean((0, 2, 3)).abs().max() < 0.15 and (z.std((0, 2, 3)) - 1).abs().max() < 0.15
 
 
+def test_normalising_latents_leaves_the_pictures_alone():
+    from diffusers import AutoencoderKL
+
+    vae = AutoencoderKL(**autoencoder.CONFIG)
+    vae.requires_grad_(False)
+    autoencoder.prepare(vae)
+    small = pictures(4)
+    z = autoencoder.encode_small(vae, small)
+    before = autoencoder.decode_small(vae, z)
+    autoencoder.normalise(vae, z.mean((0, 2, 3)), z.std((0, 2, 3)))
+    latents = autoencoder.encode_small(vae, small)
+    torch.testing.assert_close(autoencoder.decode_small(vae, latents), before, atol=1e-4, rtol=1e-3)
+    torch.testing.assert_close(latents.std((0, 2, 3)) * 0.18215, torch.ones(4), atol=1e-4, rtol=1e-4)
+
+
+def test_the_stock_loader_needs_nothing_of_ours():
+    from diffusers import StableDiffusionPipeline
+
+    pipeline = StableDiffusionPipeline.from_pretrained(str(weights_dir()), local_files_only=True)
+    assert {pipeline.unet.dtype, pipeline.vae.dtype, pipeline.text_encoder.dtype} == {torch.float32}
+    assert pipeline.vae_scale_factor * pipeline.unet.config.sample_size == 128
+
+
 def test_the_detector_reads_pictures_after_the_autoencoder_also_with_noisy_latents(pipeline):
     rng, noise = Random(3), torch.Generator().manual_seed(0)
     scenes = [world.sample_scene(rng, seen=False) for _ in range(60)]

@@ -119,31 +119,44 @@ def summary(verdicts: Sequence[Verdict]) -> Figure:
     return result
 
 
+PROMPT_SETS = {
+    "one_object": world.one_object_prompts,
+    "two_objects": world.two_object_prompts,
+    "two_objects_held_out": world.held_out_prompts,
+}
+PARTS = ("autoencoder", "attention_auc", *PROMPT_SETS)
+
+
 def evaluate(
-    n: int, seed: int, folder: Path | None = None, steps: int = 25, cfg: float = 5.0, sheet: Path | None = None
+    n: int,
+    seed: int,
+    folder: Path | None = None,
+    steps: int = 25,
+    cfg: float = 5.0,
+    parts: Sequence[str] = PARTS,
+    sheet: Path | None = None,
 ) -> Figure:
-    """All figures of a weights folder; ``sheet`` is where a PNG with the first samples of each prompt set goes."""
+    """The figures of a weights folder; ``sheet`` is where a PNG with the first samples of each prompt set goes."""
     from ..hosts.diffusers.pixelworld import load_pixelworld
 
     path = weights_dir(folder)
     pipeline: Any = load_pixelworld(folder=folder)
-    sets = {
-        "one_object": world.one_object_prompts(n, seed),
-        "two_objects": world.two_object_prompts(n, seed),
-        "two_objects_held_out": world.held_out_prompts(n, seed),
-    }
     figures: Figure = {
         "megabytes": round(sum(p.stat().st_size for p in path.rglob("*") if p.is_file()) / 1e6, 2),
         "sampling": {"sampler": "DDIM", "steps": steps, "cfg": cfg},
-        "autoencoder": autoencoder_right(pipeline.vae, n, seed),
-        "attention_auc": attention(pipeline, n, seed),
     }
     rows = []
-    for name, prompts in sets.items():
-        images = list(draw(pipeline, prompts, seed, steps, cfg))
-        figures[name] = summary([judge(prompt, image) for prompt, image in zip(prompts, images, strict=True)])
-        rows.append(images[:8])
-    if sheet is not None:
+    for part in parts:
+        if part == "autoencoder":
+            figures[part] = autoencoder_right(pipeline.vae, n, seed)
+        elif part == "attention_auc":
+            figures[part] = attention(pipeline, n, seed)
+        else:
+            prompts = PROMPT_SETS[part](n, seed)
+            images = list(draw(pipeline, prompts, seed, steps, cfg))
+            figures[part] = summary([judge(prompt, image) for prompt, image in zip(prompts, images, strict=True)])
+            rows.append(images[:8])
+    if sheet is not None and rows:
         _write_sheet(sheet, rows)
     return figures
 
@@ -163,13 +176,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--steps", type=int, default=25)
     parser.add_argument("--cfg", type=float, default=5.0)
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS, metavar="PART", help=", ".join(PARTS))
     parser.add_argument("--weights", type=Path, help="another weights folder")
     parser.add_argument("--sheet", type=Path, help="write a PNG of samples there")
     args = parser.parse_args(argv)
     try:
         if args.n < 2:
             raise InterplayError(f"--n is {args.n}; it has to be at least 2 for an interval.")
-        figures = evaluate(args.n, args.seed, args.weights, args.steps, args.cfg, args.sheet)
+        figures = evaluate(args.n, args.seed, args.weights, args.steps, args.cfg, args.parts, args.sheet)
     except InterplayError as error:
         sys.stderr.write(f"{error}\n")
         return 2
