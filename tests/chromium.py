@@ -36,7 +36,7 @@ def find_chromium() -> str | None:
 class Chromium:
     """Opens one page on entry, closes the browser on exit."""
 
-    def __init__(self, url: str, profile: Path, size: tuple[int, int] = (1600, 1000)) -> None:
+    def __init__(self, url: str, profile: Path, size: tuple[int, int] = (2200, 1400)) -> None:
         self.url, self.profile, self.size = url, profile, size
         self._count = 0
 

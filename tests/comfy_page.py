@@ -25,6 +25,7 @@ FIND_RUN = """(() => {
   return marked ?? named;
 })()"""
 UNKNOWN = """app.graph._nodes.filter((n) => !n.constructor.nodeData && n.type !== 'MarkdownNote').map((n) => n.type)"""
+LOADED = "app.graph._nodes.every((n) => !app.nodeOutputs[n.id]?.images || n.imgs?.every((i) => i.complete))"
 PICTURES = "{nodes}.every((n) => n.imgs?.length || app.nodeOutputs[n.id]?.images?.length)"
 
 
@@ -69,9 +70,12 @@ class ComfyPage:
         return next(node for node in graph["nodes"] if node["type"] == kind)
 
     def fit(self) -> None:
-        """Close the dialog that greets a new user, and show the whole graph."""
+        """Close the dialog that greets a new user and all messages, and show the whole graph."""
+        self.page.run("app.extensionManager.toast?.removeAll?.()")
         for kind in ("keyDown", "keyUp"):
             self.page.send("Input.dispatchKeyEvent", type=kind, key="Escape", code="Escape", windowsVirtualKeyCode=27)
         self.page.run("new Promise((done) => setTimeout(done, 1000))")
         self.page.run("app.extensionManager.command.execute('Comfy.Canvas.FitView')")
+        self.page.run("new Promise((done) => setTimeout(done, 1500))")
+        self.page.wait(LOADED, 60)
         self.page.run("new Promise((done) => setTimeout(done, 1500))")

@@ -37,7 +37,8 @@ def _why_no_comfyui() -> str | None:
     path = comfyui_path()
     if not (path / "comfy" / "sd.py").is_file():
         return f"no ComfyUI at {path}; set COMFYUI_PATH to a checkout to run this test"
-    missing = [m for m in ("torch", "torchvision", "torchsde", "einops", "aiohttp", "av") if not importlib.util.find_spec(m)]
+    needed = ("torch", "torchvision", "torchsde", "einops", "aiohttp", "av")
+    missing = [m for m in needed if not importlib.util.find_spec(m)]
     if missing:
         return f"ComfyUI at {path} lacks its requirements in this environment ({', '.join(missing)})"
     return None
@@ -53,7 +54,7 @@ def _enter_comfyui() -> None:
         import comfy.options
 
         comfy.options.enable_args_parsing()
-        import comfy.cli_args  # noqa: F401
+        import comfy.cli_args
     finally:
         sys.argv = argv
 

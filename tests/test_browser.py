@@ -28,6 +28,9 @@ PROMPT = "a yellow cat chasing a blue ball in the snow"
 def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ComfyPage]:
     pytest.importorskip("websocket", reason="websocket-client is not installed")
     folder = tmp_path_factory.mktemp("browser")
+    checkpoints = folder / "base" / "models" / "checkpoints"
+    checkpoints.mkdir(parents=True)
+    (checkpoints / "v1-5-pruned-emaonly-fp16.safetensors").touch()  # so that the page does not ask for it
     with ComfyServer(comfyui_path(), folder / "base") as server, Chromium(server.url, folder / "profile") as browser:
         yield ComfyPage(browser)
 
