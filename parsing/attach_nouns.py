@@ -171,6 +171,9 @@ class Nouns(Phrases):
         """The noun that a conjunct belongs to: the nearest one of its own kind, else the nearest."""
         open_nouns = self._frontier()
         nearest = open_nouns[-1]
+        parallel = self._parallel(nearest)
+        if parallel >= 0:
+            return parallel
         for test in (self.worn, self.body):
             if test(i):
                 same = [x for x in open_nouns if self.worn(x) or self.body(x)]
@@ -184,6 +187,17 @@ class Nouns(Phrases):
             marked = [x for x in open_nouns if self.marked.get(x)]
             return marked[-1] if marked else nearest
         return nearest
+
+    def _parallel(self, nearest: int) -> int:
+        """The first noun of 'a dog with a hat and a cat with a scarf', both with a phrase of one kind; else -1."""
+        follower = self.peek()
+        if follower is None or follower.kind != "P" or self.via.get(nearest) != "pobj":
+            return -1
+        p = self.heads[nearest]
+        mine, other = self.low(follower.at), self.low(p)
+        same = (mine == other and mine != "of") or (mine[:7] == other[:7] and mine[:7] in ("on the ", "to the "))
+        governor = self.heads[p]
+        return governor if same and governor in self.nouns else -1
 
     def of_object(self, i: int) -> bool:
         """Whether a noun is the X of 'a cup of X'."""

@@ -235,9 +235,20 @@ class _Extractor(DocReader):
                 self.heads_of(noun) if self.counted(noun) is not None else [noun.i] if self.is_vertex(noun) else []
             )
             objects = [o for o in prep.children if o.dep_ == "pobj"]
-            if noun.dep_ == "conj" and objects and self.spreads(prep, objects[0]):
+            if noun.dep_ == "conj" and objects and self.spreads(prep, objects[0]) and not self.placed(noun.head):
                 subjects = self.antecedents(noun)
             self.relation(prep, subjects)
+
+    def placed(self, noun: Token) -> bool:
+        """Whether an earlier conjunct says where it is itself: 'a bird on a branch and a cat on a roof'."""
+        steps = 0
+        while steps < 60:
+            if any(c.dep_ == "prep" and c.lower_ not in ("of", "with") for c in noun.children):
+                return True
+            if noun.dep_ != "conj":
+                return False
+            noun, steps = noun.head, steps + 1
+        return False
 
     def spreads(self, prep: Token, noun: Token) -> bool:
         """'a cat and a dog on a sofa': both are there; 'a man and a woman with a hat': only she has it."""

@@ -191,7 +191,7 @@ def _after_noun(state: State, tag: str, low: str, after: str) -> tuple[float, St
         return cost + 3.0, state._replace(np=1, prev=tag, head="")
     if tag == "CD":
         return cost + 1.2, state._replace(np=2, prev="CD")
-    cost += 0.5 if low in w.POSTPOSITIVE else 2.4
+    cost += 0.5 if low in w.POSTPOSITIVE else 3.0
     if after and after not in w.PREPOSITIONS and after not in (",", "and", "in", "with"):
         cost += 1.0
     return cost, state._replace(np=3, prev=tag, fresh=False, slot="")

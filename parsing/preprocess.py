@@ -86,7 +86,7 @@ def _mask(prompt: str, out: Prepared) -> tuple[str, dict[int, Span], set[int]]:
         chars[start:end] = " " * (end - start)
         if match.lastgroup == "break":
             chars[start] = "\n"
-        elif match.lastgroup in ("flag", "lora", "embedding"):
+        elif match.lastgroup in ("flag", "lora"):
             breaks.add(start)
             chars[start] = ","
     text = "".join(chars)

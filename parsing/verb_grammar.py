@@ -168,6 +168,8 @@ def _finite(state: State, tag: str, sentence: list[Word], i: int) -> tuple[float
         cost += 2.2
     elif clause == "F" and tag in ("VB", "VBP") and state.verb in ("VB", "VBP") and low not in w.BE and state.np == 2:
         return 1.2, "F"
+    elif clause == "F" and state.prev == "," and tag == "VBZ" == state.verb:
+        cost += 0.3  # "jumps, spins and lands"
     elif clause == "F":
         cost += (
             0.0 if (state.prev == "CC" and state.verb in FINITE) or state.prev == "CC" else 0.4 if state.fresh else 2.5
