@@ -36,13 +36,13 @@ def share(hits: Sequence[bool]) -> Figure:
 
 
 def mean(values: Sequence[float]) -> Figure:
-    """A mean with its normal 95 % interval."""
+    """A mean of values in [0, 1] with its normal 95 % interval."""
     array = np.asarray(values, float)
     half = 1.96 * array.std(ddof=1) / math.sqrt(len(array))
     return {
         "value": round(float(array.mean()), 4),
-        "low": round(float(array.mean() - half), 4),
-        "high": round(float(array.mean() + half), 4),
+        "low": round(max(0.0, float(array.mean() - half)), 4),
+        "high": round(min(1.0, float(array.mean() + half)), 4),
         "n": len(array),
     }
 
