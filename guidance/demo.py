@@ -17,7 +17,7 @@ from .painting import HOSTS, Painting, Task, find_painter
 from .presets import PRESETS, GuidanceConfig, preset
 
 PROMPT = "a red robot carrying a blue box in the forest"
-SEED = 0
+SEED = 6  # chosen: a picture that guidance mends. Most need no mending; benchmarks/README.md has the averages
 STEPS, CFG = 25, 5.0
 MOST_STEPS = 200
 MOST_WORDS = 8
