@@ -9,7 +9,7 @@ from typing import Any
 
 from interplay.parsing.hypergraph import Hypergraph
 
-GOLD = Path(__file__).parent / "data" / "prompts_gold.jsonl"
+DATA = Path(__file__).parent / "data"
 
 PAPER = (
     "Robot painting canvas in studio",
@@ -33,7 +33,18 @@ PAPER = (
 @lru_cache(maxsize=1)
 def gold() -> tuple[dict[str, Any], ...]:
     """Every line of the corpus."""
-    return tuple(json.loads(line) for line in GOLD.read_text(encoding="utf-8").splitlines() if line.strip())
+    return _lines("prompts_gold.jsonl")
+
+
+@lru_cache(maxsize=1)
+def kept() -> tuple[dict[str, Any], ...]:
+    """Prompts by another author that were kept back while the parser's rules were made."""
+    return _lines("prompts_kept.jsonl")
+
+
+def _lines(name: str) -> tuple[dict[str, Any], ...]:
+    text = (DATA / name).read_text(encoding="utf-8")
+    return tuple(json.loads(line) for line in text.splitlines() if line.strip())
 
 
 def gold_graph(id: str) -> Hypergraph:
