@@ -2,8 +2,8 @@
 
     python benchmarks/quality.py [--prompts 64] [--variants SHY CONFORM SHY:step=0.03,end=0.4] [--json FILE]
 
-Figures are shares of pictures. "better" and "worse" count the pictures whose objects (kind and colour) became right or
-wrong against the plain picture from the same noise; p is the two-sided sign test on these two.
+Figures are shares of pictures; "clean" is all as asked and nothing more. "better" and "worse" count the pictures that
+became clean or ceased to be, against the plain picture from the same noise; p is the two-sided sign test on these two.
 """
 
 from __future__ import annotations
@@ -68,6 +68,11 @@ def draw(
     return images, reports
 
 
+def clean(verdict: Any) -> bool:
+    """All as asked, and nothing more."""
+    return bool(verdict.all_right and not verdict.extra and not verdict.mixture)
+
+
 def sign_test(better: int, worse: int) -> float:
     """Two-sided probability of a split at least that uneven, if both were equally likely."""
     n, least = better + worse, min(better, worse)
@@ -81,10 +86,11 @@ def summary(verdicts: Sequence[Any], plain: Sequence[Any], seconds: float) -> di
     for name in SHOWN:
         values = [float(getattr(v, name)) for v in verdicts if getattr(v, name) is not None]
         row[name] = round(sum(values) / max(1, len(values)), 4)
+    row["clean"] = round(sum(map(clean, verdicts)) / len(verdicts), 4)
     row["extra"] = round(sum(v.extra for v in verdicts) / len(verdicts), 4)
     row["explained"] = round(sum(v.explained for v in verdicts) / len(verdicts), 4)
-    row["better"] = sum(v.objects_right and not p.objects_right for v, p in zip(verdicts, plain, strict=True))
-    row["worse"] = sum(p.objects_right and not v.objects_right for v, p in zip(verdicts, plain, strict=True))
+    row["better"] = sum(clean(v) and not clean(p) for v, p in zip(verdicts, plain, strict=True))
+    row["worse"] = sum(clean(p) and not clean(v) for v, p in zip(verdicts, plain, strict=True))
     row["p"] = round(sign_test(row["better"], row["worse"]), 3)
     row["cpu_seconds_per_picture"] = round(seconds / len(verdicts), 3)
     return row
@@ -113,14 +119,14 @@ def measure(pipe: Any, args: argparse.Namespace) -> tuple[dict[str, dict[str, An
             rows[name][f"{kind}_at"] = [
                 [prompts[i], args.seed + i]
                 for i, (v, p) in enumerate(zip(verdicts, plain, strict=True))
-                if (v if kind == "better" else p).objects_right and not (p if kind == "better" else v).objects_right
+                if clean(v) != clean(p) and clean(v) == (kind == "better")
             ]
         rows[name]["moved"] = round(sum(sum(r.moved) for r in reports) / len(reports), 4)
         print(line(name, rows[name]), flush=True)
     return rows, pictures, prompts
 
 
-COLUMNS = (*SHOWN, "extra", "explained", "better", "worse", "p", "guided_steps", "moved", "cost_ratio")
+COLUMNS = ("clean", *SHOWN, "extra", "explained", "better", "worse", "p", "guided_steps", "moved", "cost_ratio")
 
 
 def line(name: str, row: dict[str, Any]) -> str:
