@@ -29,7 +29,7 @@ GRAPH = TokenGraph(
     edges=(EdgeTokens((2,), (0, 1)),),
     length=LENGTH,
 )
-SIGNED = preset("SHY", off_switch=False, early_stop=False, end=0.5, step=0.03)
+SIGNED = preset("SHY", off_switch=False, early_stop=False, cycle=("C", "A"), end=0.5, step=0.03)
 
 
 def tiny_unet(seed: int = 0, **changes) -> UNet2DConditionModel:

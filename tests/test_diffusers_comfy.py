@@ -31,7 +31,7 @@ UNET = {
     "attention_head_dim": 4,
 }
 TIMES = (999, 880, 760, 640, 520, 400, 280, 160, 40)
-CONFIG = preset("SHY", off_switch=False, early_stop=False, end=0.5, step=0.03)
+CONFIG = preset("SHY", off_switch=False, early_stop=False, cycle=("C", "A"), end=0.5, step=0.03)
 
 
 @pytest.fixture(scope="module")
