@@ -100,11 +100,14 @@ def find_painter(host: str = "auto") -> tuple[Painter, str]:
     if host not in HOSTS:
         raise InterplayError(f"There is no host '{host}'; choose one of {', '.join(HOSTS)}.")
     reason = None if host == "diffusers" else why_no_comfyui()
-    if host == "comfyui" and reason:
-        raise InterplayError(f"ComfyUI cannot be used: {reason}; set COMFYUI_PATH, or use --host diffusers.")
     if host != "diffusers" and reason is None:
-        enter_comfyui()
-        return _painter("comfyui"), f"through the ComfyUI in {comfyui_path()}"
+        try:
+            enter_comfyui()
+            return _painter("comfyui"), f"through the ComfyUI in {comfyui_path()}"
+        except ImportError as error:
+            reason = f"the ComfyUI in {comfyui_path()} cannot be imported ({error})"
+    if host == "comfyui":
+        raise InterplayError(f"ComfyUI cannot be used: {reason}; set COMFYUI_PATH, or use --host diffusers.")
     if importlib.util.find_spec("diffusers") is None:
         because = f" and {reason}" if reason else ""
         raise InterplayError(f'diffusers is not installed{because}; run pip install "interplay[demo]".')

@@ -13,6 +13,7 @@ from PIL import Image
 pytest.importorskip("diffusers")
 
 from interplay import cli
+from interplay.errors import InterplayError
 from interplay.guidance import demo, painting, pixelworld
 from interplay.parsing import parse
 
@@ -147,6 +148,18 @@ def test_without_comfyui_the_demo_says_why_it_draws_through_diffusers(random_pix
     assert f"through diffusers, because there is no ComfyUI in {tmp_path / 'nowhere'}" in capsys.readouterr().out
     assert run("a red robot", "--host", "comfyui", "--out", str(tmp_path)) == 2
     assert "ComfyUI cannot be used: there is no ComfyUI in" in capsys.readouterr().err
+
+
+def test_a_comfyui_that_cannot_be_imported_is_named_as_the_reason(random_pixelworld, monkeypatch):
+    def broken():
+        raise ImportError("no module named 'comfy.options'")
+
+    monkeypatch.setattr(painting, "why_no_comfyui", lambda: None)
+    monkeypatch.setattr(painting, "enter_comfyui", broken)
+    painter, how = painting.find_painter("auto")
+    assert painter.name.startswith("diffusers") and "cannot be imported (no module named 'comfy.options')" in how
+    with pytest.raises(InterplayError, match="cannot be imported"):
+        painting.find_painter("comfyui")
 
 
 @pytest.mark.comfy
