@@ -249,7 +249,7 @@ def _shy(
 
 
 SETTINGS = {
-    "Interplay_PixelWorldLoader": _sampler(7, 25, 5.0, "euler", "normal"),
+    "Interplay_PixelWorldLoader": _sampler(6, 25, 5.0, "euler", "normal"),
     "CheckpointLoaderSimple": _sampler(7, 30, 7.5, "dpmpp_2m", "karras"),
 }
 

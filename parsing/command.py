@@ -68,7 +68,7 @@ def _prompts(file: str) -> Iterator[str]:
             raise InterplayError(f"Line {number} of {name} is not JSON ({error}); correct or remove it.") from error
         prompt = data.get("prompt") if isinstance(data, dict) else None
         if not isinstance(prompt, str):
-            raise InterplayError(f"Line {number} of {name} has no text 'prompt'; write {{\"prompt\": \"…\"}}.")
+            raise InterplayError(f'Line {number} of {name} has no text \'prompt\'; write {{"prompt": "…"}}.')
         yield prompt
 
 
