@@ -17,6 +17,7 @@ COMMANDS = {
     "demo": (".guidance.demo", "parse a prompt, draw it plainly and with guidance, and lay both side by side"),
     "parse": (".parsing.command", "read a prompt as a hypergraph and print it"),
     "train": (".guidance.pixelworld.train", "train PixelWorld, the small model that comes with the pack"),
+    "bench": (".guidance.bench.command", "measure methods against each other, and ask people about their pictures"),
     "doctor": (".guidance.doctor", "say what is installed, what is missing and what to do about it"),
 }
 
