@@ -120,7 +120,7 @@ def test_the_stock_pipeline_draws_128_pixels_and_repeats_itself(pipeline):
 
 
 def test_plain_samples_show_what_was_asked_for(pipeline):
-    prompts = world.one_object_prompts(6, seed=5)
+    prompts = world.PROMPT_SETS["one object"](6, seed=5)
     images = evaluate.draw(pipeline, prompts, seed=0, steps=20)
     verdicts = [judge(prompt, image) for prompt, image in zip(prompts, images, strict=True)]
     assert sum(v.objects_right for v in verdicts) >= 4

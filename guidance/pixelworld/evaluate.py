@@ -80,11 +80,12 @@ def autoencoder_right(vae: Any, n: int, seed: int) -> Figure:
 
 def attention(pipeline: Any, n: int, seed: int, step: int = 500) -> Figure:
     """How well a word's map, averaged over heads and 16x16 layers at mid noise, finds its true region: mean AUC."""
-    rng, values = Random(f"attention {seed}"), dict[str, list[float]](nouns=[], colours=[], actions=[])
+    rng, values = Random(f"attention {seed}"), dict[str, list[float]](nouns=[], colours=[], adjectives=[], actions=[])
     before, scale = pipeline.unet.attn_processors, pipeline.vae.config.scaling_factor
     watched, alpha = network.Watched(pipeline.unet), network.alphas()[step]
     noise = torch.Generator().manual_seed(seed)
-    kinds = {"nouns": world.OBJECTS, "colours": world.COLOURS, "actions": world.ACTIONS}
+    adjectives = (*world.SIZES, *world.PATTERNS)
+    kinds = {"nouns": world.OBJECTS, "colours": world.COLOURS, "adjectives": adjectives, "actions": world.ACTIONS}
     for _ in range(n):
         scene = world.sample_scene(rng)
         text = world.caption(scene)
@@ -94,8 +95,8 @@ def attention(pipeline: Any, n: int, seed: int, step: int = 500) -> Figure:
             z = pipeline.vae.encode(image).latent_dist.mean * scale
             noisy = alpha.sqrt() * z + (1 - alpha).sqrt() * torch.randn(z.shape, generator=noise)
             maps = watched(noisy, torch.tensor([step]), pipeline.text_encoder(ids).last_hidden_state)[1]
-        masks, regions = data.cell_masks(scene), data.word_regions(text)
-        for position, word in enumerate(text.split(), start=1):
+        masks, regions = data.cell_masks(scene), data.word_regions(text, scene)
+        for position, word in enumerate(data.words(text), start=1):
             for kind, words in kinds.items():
                 if word in words:
                     values[kind].append(auc(maps[0, :, position].numpy(), masks[regions[position]]))
@@ -113,18 +114,15 @@ def summary(verdicts: Sequence[Verdict]) -> Figure:
         "environment_right": share([bool(v.environment_right) for v in verdicts]),
         "mixture": share([v.mixture for v in verdicts]),
         "palette_distance": mean([v.palette_distance for v in verdicts]),
+        "quality": mean([v.quality for v in verdicts]),
     }
-    if any(v.action_right is not None for v in verdicts):
-        result["action_right"] = share([bool(v.action_right) for v in verdicts])
+    for name in ("action_right", "attributes_right", "bystander_right"):
+        asked = [getattr(v, name) for v in verdicts if getattr(v, name) is not None]
+        result |= {name: share(asked)} if asked else {}
     return result
 
 
-PROMPT_SETS = {
-    "one_object": world.one_object_prompts,
-    "two_objects": world.two_object_prompts,
-    "two_objects_held_out": world.held_out_prompts,
-}
-PARTS = ("autoencoder", "attention_auc", *PROMPT_SETS)
+PARTS = ("autoencoder", "attention_auc", *world.PROMPT_SETS)
 
 
 def evaluate(
@@ -152,7 +150,7 @@ def evaluate(
         elif part == "attention_auc":
             figures[part] = attention(pipeline, n, seed)
         else:
-            prompts = PROMPT_SETS[part](n, seed)
+            prompts = world.PROMPT_SETS[part](n, seed)
             images = list(draw(pipeline, prompts, seed, steps, cfg))
             figures[part] = summary([judge(prompt, image) for prompt, image in zip(prompts, images, strict=True)])
             rows.append(images[:8])

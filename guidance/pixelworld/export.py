@@ -58,11 +58,12 @@ def export(
         rows: token id to row of the trained, small embedding table (row 0 is the unknown word).
         tokenizer: folder with CLIP's tokenizer files.
     """
+    channels = [len(unet[f"down_blocks.{i}.resnets.0.conv2.bias"]) for i in range(2)]
     version = "0.31.0"  # the oldest diffusers that is supported reads this
     _save(folder / "unet", "diffusion_pytorch_model.safetensors", unet)
     _write(
         folder / "unet" / "config.json",
-        {"_class_name": "UNet2DConditionModel", "_diffusers_version": version, **network.UNET},
+        {"_class_name": "UNet2DConditionModel", "_diffusers_version": version, **network.unet(channels)},
     )
     _save(folder / "vae", "diffusion_pytorch_model.safetensors", vae)
     _write(

@@ -4,6 +4,7 @@ attention.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -23,6 +24,13 @@ UNET: dict[str, Any] = {
     "cross_attention_dim": 64,
     "attention_head_dim": 4,  # diffusers' SD1.x name for the number of heads
 }
+
+
+def unet(channels: Sequence[int] = (64, 128)) -> dict[str, Any]:
+    """The U-Net's configuration with other channels."""
+    return {**UNET, "block_out_channels": list(channels)}
+
+
 TEXT: dict[str, Any] = {
     "vocab_size": 49408,
     "hidden_size": 64,
@@ -101,7 +109,7 @@ def attention_loss(maps: Tensor, masks: Tensor, regions: Tensor, weight: Tensor)
 
     Args:
         maps: (B, H*W, 77) probabilities.
-        masks: (B, 3, H*W) in [0, 1]: subject, target, action.
+        masks: (B, R, H*W) in [0, 1], one for each region of ``data.REGIONS``.
         regions: (B, 77) index of the word's region, or -1.
         weight: (B,) factor of each sample.
     """

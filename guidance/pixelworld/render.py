@@ -7,13 +7,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from . import sprites
-from .world import LAYOUTS, Scene
+from .world import Scene, Thing
 
 
 @dataclass(frozen=True)
 class Masks:
-    """Boolean (32, 32) masks: one for each object (subject first), and the action's connector (empty where there is
-    none).
+    """Boolean (32, 32) masks: one for each object (in the order of ``Scene.things``), and the action's connector (empty
+    where there is none).
     """
 
     objects: tuple[np.ndarray, ...]
@@ -22,28 +22,31 @@ class Masks:
     @property
     def action(self) -> np.ndarray:
         """Both parties and what connects them."""
-        return np.logical_or.reduce((*self.objects, self.connector))
+        return np.logical_or.reduce((*self.objects[:2], self.connector))
 
 
 def render(scene: Scene) -> tuple[np.ndarray, Masks]:
     """The picture (32, 32, 3) uint8 and its masks. Shown and encoded at 128x128, see :func:`enlarge`."""
     image = sprites.backdrop(scene.environment)
     connector = np.zeros((sprites.SIZE, sprites.SIZE), bool)
-    if scene.action is not None:
-        layout = LAYOUTS[scene.action]
-        for x, y in layout.connector:
-            connector[2 * y : 2 * y + 2, 2 * (scene.x + x) : 2 * (scene.x + x) + 2] = True
-        image[connector] = sprites.OUTLINE if layout.dark else sprites.INK
-    masks = []
-    for thing, (x, y) in zip(scene.things, scene.positions, strict=True):
-        sprite = sprites.SPRITES[thing.object]
-        box = np.s_[2 * y : 2 * y + sprites.SPRITE, 2 * x : 2 * x + sprites.SPRITE]
-        image[box][sprite == "#"] = sprites.OUTLINE
-        image[box][sprite == "o"] = sprites.COLOURS[thing.colour]
-        mask = np.zeros((sprites.SIZE, sprites.SIZE), bool)
-        mask[box] = sprite != "."
-        masks.append(mask)
+    for x, y in scene.connector:
+        connector[2 * y : 2 * y + 2, 2 * x : 2 * x + 2] = True
+    if scene.layout:
+        image[connector] = sprites.OUTLINE if scene.layout.dark else sprites.INK
+    masks = [paint(image, thing, 2 * x, 2 * y) for thing, (x, y) in zip(scene.things, scene.positions, strict=True)]
     return image, Masks(tuple(masks), connector & ~np.logical_or.reduce(masks))
+
+
+def paint(image: np.ndarray, thing: Thing, x: int, y: int) -> np.ndarray:
+    """Draw an object with its top left pixel at (x, y), in place; returns its mask."""
+    sprite = sprites.sprite(thing.object, thing.size, thing.pattern)
+    side = len(sprite)
+    box = np.s_[y : y + side, x : x + side]
+    for letter, colour in (("#", sprites.OUTLINE), ("o", sprites.COLOURS[thing.colour]), ("s", sprites.STRIPE)):
+        image[box][sprite == letter] = colour
+    mask = np.zeros(image.shape[:2], bool)
+    mask[box] = sprite != "."
+    return mask
 
 
 def enlarge(image: np.ndarray, factor: int = 4) -> np.ndarray:

@@ -6,6 +6,8 @@ environment is a 16x16 grid of cells (a cell is 2x2 pixels, one latent position)
 
 from __future__ import annotations
 
+from functools import cache
+
 import numpy as np
 
 SIZE = 32  # pixels of the art
@@ -26,6 +28,7 @@ COLOURS: dict[str, RGB] = {
     "white": (252, 252, 252),
 }
 OUTLINE: RGB = (14, 12, 22)
+STRIPE: RGB = (255, 0, 220)
 INK: RGB = (0, 236, 236)  # connectors: ropes, speed lines, sparks, looks
 
 _ART = {
@@ -170,6 +173,22 @@ def _grid(art: str) -> np.ndarray:
 
 
 SPRITES: dict[str, np.ndarray] = {name: _grid(art) for name, art in _ART.items()}  # (10, 10) of '#', 'o', '.'
+SIDES: dict[str | None, int] = {None: SPRITE, "big": 14, "small": 8}  # pixels
+_KEPT = {"small": (0, 1, 2, 3, 6, 7, 8, 9), "big": (0, 1, 1, 2, 3, 3, 4, 5, 6, 6, 7, 8, 8, 9), None: range(SPRITE)}
+
+
+@cache
+def sprite(name: str, size: str | None = None, pattern: str | None = None) -> np.ndarray:
+    """The sprite of an object in a size (rows and columns left out or doubled) and pattern: (side, side) of '#', 'o',
+    '.', and 's' where the fill is striped: columns of one cell, every other cell.
+    """
+    kept = np.array(_KEPT[size])
+    art = SPRITES[name][kept][:, kept].copy()
+    if pattern == "striped":
+        columns = (np.arange(len(art)) // 2) % 2 == 1
+        art[:, columns] = np.where(art[:, columns] == "o", "s", art[:, columns])
+    return art
+
 
 # Environment: sky, ground, motif colours, and the motif's cells (16 columns a row, rows 0..15; '+' marks the motif).
 _ENVIRONMENTS: dict[str, tuple[RGB, RGB, RGB, dict[int, str]]] = {

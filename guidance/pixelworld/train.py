@@ -17,7 +17,7 @@ from typing import Any
 from ...errors import InterplayError
 
 SETTINGS = "settings.json"
-_KEPT = ("minutes", "decoder_minutes", "batch", "rate", "attention", "seed", "processes")
+_KEPT = ("minutes", "decoder_minutes", "batch", "rate", "attention", "seed", "channels", "processes")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -33,6 +33,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rate", type=float, default=1e-3, help="learning rate (0.001)")
     parser.add_argument("--attention", type=float, default=0.03, help="weight of the attention loss (0.03)")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--channels", type=int, nargs=2, default=[64, 128], metavar="N", help="channels of the U-Net's levels (64 128)"
+    )
     parser.add_argument("--processes", type=int, default=2, help="processes of one thread each (2)")
     parser.add_argument("--no-compile", action="store_true", help="run without torch.compile (needs no C++ compiler)")
 
@@ -69,6 +72,7 @@ def run(args: argparse.Namespace) -> int:
 
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     train_decoder(args.out / "autoencoder.pt", kept.pop("decoder_minutes"), seed=kept["seed"])
+    kept["channels"] = tuple(kept.get("channels", (64, 128)))
     settings = Settings(out=args.out, compile=not args.no_compile, **kept)
     if settings.processes > 1:
         (settings.out / "meeting").unlink(missing_ok=True)

@@ -44,10 +44,19 @@ def with_encoder(seed: int = 0) -> Any:
     return vae
 
 
+def load_autoencoder(path: Path) -> Any:
+    """The autoencoder of a run; a new one as long as the run has none."""
+    vae = with_encoder()
+    if path.exists():
+        vae.load_state_dict(torch.load(path, weights_only=True)["model"])
+    return vae
+
+
 def _batch(rng: Random, size: int) -> tuple[Tensor, Tensor]:
     """Pictures (B, 3, 32, 32) in [-1, 1]; pixel weights (B, 1, 32, 32), objects and connectors counting four times."""
     scenes = [sample_scene(rng, seen=False) for _ in range(size)]
-    foreground = np.stack([render(scene)[1].action for scene in scenes])[:, None]
+    masks = [render(scene)[1] for scene in scenes]
+    foreground = np.stack([np.logical_or.reduce((*m.objects, m.connector)) for m in masks])[:, None]
     return torch.from_numpy(pictures(scenes)), torch.from_numpy(1 + 3 * foreground.astype(np.float32))
 
 

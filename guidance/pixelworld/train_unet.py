@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
@@ -16,13 +17,13 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from . import autoencoder, data, network
-from .train_autoencoder import save_atomically, with_encoder
-from .world import ACTIONS, COLOURS, ENVIRONMENTS, OBJECTS, sample_scene
+from .train_autoencoder import load_autoencoder, save_atomically
+from .world import ACTIONS, COLOURS, ENVIRONMENTS, OBJECTS, PATTERNS, SIZES, sample_scene
 
 logger = logging.getLogger(__name__)
 
-SMALL_WORDS = ("a", "an", "the", "in", "is", "of", "picture", "photo", "pixel", "art", "drawing")
-WORDS = (*OBJECTS, *COLOURS, *ACTIONS, *ENVIRONMENTS, *SMALL_WORDS)
+SMALL_WORDS = ("a", "an", "the", "in", "is", "of", "picture", "photo", "pixel", "art", "drawing", "and", "nearby", ",")
+WORDS = (*OBJECTS, *COLOURS, *SIZES, *PATTERNS, *ACTIONS, *ENVIRONMENTS, *SMALL_WORDS)
 VOCABULARY = Path(__file__).parent / "weights" / "tokenizer" / "vocab.json"
 SAVE_EVERY = 120.0  # seconds
 LOG_EVERY = 50  # steps
@@ -39,6 +40,7 @@ class Settings:
     attention: float = 0.03  # weight of the attention loss
     ema: float = 0.998  # decay a step
     seed: int = 0
+    channels: tuple[int, int] = (64, 128)  # of the U-Net's two levels, multiples of 32
     compile: bool = True
     processes: int = 2
 
@@ -61,13 +63,13 @@ class Lexicon:
         return [self.rows.get(i, 0) for i in ids]
 
 
-def build(rows: int, seed: int) -> tuple[network.Watched, nn.Module]:
-    """A new U-Net (with watched attention) and a text encoder with ``rows`` embedding rows."""
+def build(rows: int, seed: int, channels: Sequence[int] = (64, 128)) -> tuple[network.Watched, nn.Module]:
+    """A new U-Net (with watched attention, ``channels`` a level) and a text encoder with ``rows`` embedding rows."""
     from diffusers import UNet2DConditionModel
     from transformers import CLIPTextConfig, CLIPTextModel
 
     torch.manual_seed(seed)
-    unet = network.Watched(UNet2DConditionModel(**network.UNET))
+    unet = network.Watched(UNet2DConditionModel(**network.unet(channels)))
     special = {"vocab_size": rows, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 2}
     text = CLIPTextModel(CLIPTextConfig(**{**network.TEXT, **special})).train()
     with torch.no_grad():  # CLIP's own initial sizes are meant for long training
@@ -80,7 +82,7 @@ def build(rows: int, seed: int) -> tuple[network.Watched, nn.Module]:
 
 
 def scene_batch(size: int, lexicon: Lexicon, vae: Any, rng: Random) -> dict[str, Tensor]:
-    """Scenes of one step: latents (B, 4, 16, 16), ids and regions (B, 77), masks (B, 3, 16, 16)."""
+    """Scenes of one step: latents (B, 4, 16, 16), ids and regions (B, 77), masks (B, 4, 16, 16)."""
     scenes = [sample_scene(rng) for _ in range(size)]
     captions = [data.training_caption(scene, rng) for scene in scenes]
     masks = np.stack([data.cell_masks(scene) for scene in scenes]).astype(np.float32)
@@ -89,7 +91,7 @@ def scene_batch(size: int, lexicon: Lexicon, vae: Any, rng: Random) -> dict[str,
     return {
         "latents": latents * autoencoder.CONFIG["scaling_factor"],
         "ids": torch.tensor([lexicon.ids(c, rng) for c in captions]),
-        "regions": torch.tensor([data.word_regions(c) for c in captions]),
+        "regions": torch.tensor([data.word_regions(c, s) for c, s in zip(captions, scenes, strict=True)]),
         "masks": torch.from_numpy(masks),
     }
 
@@ -128,8 +130,8 @@ class Run:
 
     def __init__(self, settings: Settings, rank: int) -> None:
         self.settings, self.rank, self.path = settings, rank, settings.out / "unet.pt"
-        self.lexicon, self.vae = Lexicon(), with_encoder()
-        self.unet, self.text = build(len(self.lexicon), settings.seed)
+        self.lexicon, self.vae = Lexicon(), load_autoencoder(settings.out / "autoencoder.pt")
+        self.unet, self.text = build(len(self.lexicon), settings.seed, settings.channels)
         self.both = nn.ModuleList([self.unet.unet, self.text])
         self.parameters = list(self.both.parameters())
         options: dict[str, Any] = {"betas": (0.9, 0.99), "weight_decay": 0.01, "fused": True}
