@@ -30,12 +30,15 @@ class VertexTokens:
 
 @dataclass(frozen=True)
 class EdgeTokens:
-    """An action: indices of its words (no particles, no prepositions) and of its parties in ``TokenGraph.vertices``."""
+    """An action: indices of its words (no particles, no prepositions) and of its parties in ``TokenGraph.vertices``;
+    ``subjects`` are those of the parties that act.
+    """
 
     words: tuple[int, ...]
     parties: tuple[int, ...]
     label: str = ""
     kind: str = "action"
+    subjects: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -101,7 +104,7 @@ class _Builder:
                 for id, v in vertices.items()
             ),
             edges=tuple(
-                EdgeTokens(tuple(number[s] for s in said), parties, edge.action, edge.kind)
+                EdgeTokens(tuple(number[s] for s in said), parties, edge.action, edge.kind, self._acting(edge, place))
                 for edge, said in zip(edges, action_spans, strict=True)
                 if said and (parties := self._parties(edge, place))
             ),
@@ -132,6 +135,10 @@ class _Builder:
         if not seen:
             self.warnings.append(f"'{edge.action}' has no token in the text encoder, so this {edge.kind} is left out.")
         return seen
+
+    @staticmethod
+    def _acting(edge: Hyperedge, place: dict[str, int]) -> tuple[int, ...]:
+        return tuple(place[p.vertex] for p in edge.participants if p.role == "subject" and p.vertex in place)
 
     def _parties(self, edge: Hyperedge, place: dict[str, int]) -> tuple[int, ...]:
         graph = self.hypergraph

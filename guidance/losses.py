@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from .directions import Direction, direction
 from .graph import TokenGraph
 
 if TYPE_CHECKING:
@@ -235,6 +236,50 @@ def link(
     return Term(loss, _progress(loss, torch.log1p(index.mass), worst, index.weights), len(pairs))
 
 
+# --- roles -----------------------------------------------------------------------------------------------------------
+
+
+@lru_cache(maxsize=128)
+def role_pairs(graph: TokenGraph, sideways: bool) -> tuple[tuple[int, int, Direction], ...]:
+    """Heads of subject and object of every action whose verb says where the object lies, and that direction."""
+    pairs = []
+    for edge in graph.edges:
+        side = direction(edge.label, sideways)
+        objects = [v for v in edge.parties if v not in edge.subjects]
+        if side != (0.0, 0.0) and edge.kind == "action":
+            heads = [(graph.vertices[s].head, graph.vertices[o].head) for s in edge.subjects for o in objects]
+            pairs += [(subject, target, side) for subject, target in heads]
+    return tuple(pairs)
+
+
+def centroids(maps: Tensor) -> Tensor:
+    """(B, J, H, W) -> (B, J, 2): x and y of the centre of mass of what lies above each map's mean, in [0, 1].
+
+    A thousandth of the map's sum is counted to the middle, so that a flat map has its centre there and no wild gradient.
+    """
+    raised = (maps - maps.mean((-2, -1), keepdim=True)).clamp_min(0.0)
+    ground = 1e-3 * maps.sum((-2, -1)) + torch.finfo(maps.dtype).tiny
+    mass = raised.sum((-2, -1)) + ground
+    x, y = ((torch.arange(n, device=maps.device, dtype=maps.dtype) + 0.5) / n for n in (maps.shape[-1], maps.shape[-2]))
+    across, down = (raised.sum(-2) * x).sum(-1), (raised.sum(-1) * y).sum(-1)
+    return torch.stack([(across + 0.5 * ground) / mass, (down + 0.5 * ground) / mass], -1)
+
+
+def roles(maps: Tensor, graph: TokenGraph, margin: float = 0.2, sideways: bool = False) -> Term | None:
+    """R: who acts and who is acted upon stand as the verb says (``directions.direction``), so that the parties do not
+    change places: max(0, margin - d.(c_object - c_subject)) / margin, c the centroids in shares of the map, d the
+    verb's direction. Mean over pairs; progress is the loss, at most 1. None where no verb says anything.
+    """
+    pairs = role_pairs(graph, sideways)
+    if not pairs:
+        return None
+    centres = centroids(maps)
+    sides = torch.tensor([side for _, _, side in pairs], device=maps.device, dtype=maps.dtype)
+    gaps = centres[:, [o for _, o, _ in pairs]] - centres[:, [s for s, _, _ in pairs]]
+    loss = ((margin - (gaps * sides).sum(-1)).clamp_min(0.0) / margin).mean(-1)
+    return Term(loss, loss.detach().clamp(0.0, 1.0), len(pairs))
+
+
 TermFunction = Callable[[MapBundle, TokenGraph, "GuidanceConfig"], "Term | None"]
 
 
@@ -250,5 +295,9 @@ def _link_term(maps: MapBundle, graph: TokenGraph, config: GuidanceConfig) -> Te
     return link(maps.wide, maps.previous_wide, graph, config.temperature_link, config.link_mode, config.link_margin)
 
 
-TERMS: dict[str, TermFunction] = {"C": _contrast_term, "A": _action_term, "L": _link_term}
+def _roles_term(maps: MapBundle, graph: TokenGraph, config: GuidanceConfig) -> Term | None:
+    return roles(maps.narrow, graph, config.role_margin, config.role_sideways)
+
+
+TERMS: dict[str, TermFunction] = {"C": _contrast_term, "A": _action_term, "L": _link_term, "R": _roles_term}
 """The terms by name. A new one is a function of maps, graph and settings; add it here and name it in a preset."""

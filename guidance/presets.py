@@ -23,7 +23,8 @@ class GuidanceConfig:
         terms: of ``losses.TERMS``; temperature_contrast (C, A), temperature_link (L in its InfoNCE modes): > 0;
         kernel_narrow, kernel_wide: (cells, sigma) on a 16x16 map, scaled with the map; literal_blur: CONFORM's released
         kernel exp(-(x/2s)^2), never scaled; link_mode, link_margin: see ``losses.link``; environment_weight: [0, 1],
-        share of environments in C; use_previous: maps of step t+1 join their groups.
+        share of environments in C; role_margin, role_sideways: see ``losses.roles``; use_previous: maps of step t+1
+        join their groups.
     Selection
         selection: of ``selection.SCHEDULES``; cycle: turns of "weighted cycle" and odds of "random"; weights: factor of
         each term in "sum" and "combined", 1 where not named; skip_met: a term under its target gives up its turns.
@@ -55,6 +56,8 @@ class GuidanceConfig:
     link_mode: str = "hinge"
     link_margin: float = 0.35
     environment_weight: float = 0.5
+    role_margin: float = 0.2
+    role_sideways: bool = False
     use_previous: bool = True
     step_rule: str = "relative"
     step: float = 0.015
@@ -93,6 +96,7 @@ class GuidanceConfig:
             "temperature_link": (0.01, most),
             "environment_weight": (0.0, 1.0),
             "link_margin": (0.01, 1.0),
+            "role_margin": (0.01, 1.0),
             "loss_scale": (1.0, 2.0**24),
             "norm_cap": (1e-6, most),
             "reference_steps": (1, most),
