@@ -12,7 +12,7 @@ from torch import Tensor
 from ..errors import InterplayError
 from .graph import TokenGraph
 from .losses import TERMS, MapBundle, Term
-from .maps import gaussian_blur, scaled_kernel
+from .maps import above_mean, gaussian_blur, scaled_kernel
 from .presets import GuidanceConfig
 from .record import GuideReport, StepNotes, StepRecord
 from .selection import Selector
@@ -166,12 +166,10 @@ class Guide:
         literal = self.config.literal_blur
         if not literal:
             narrow, wide = (scaled_kernel(*kernel, *maps.shape[-2:]) for kernel in (narrow, wide))
-        return MapBundle(
-            gaussian_blur(maps, *narrow, literal),
-            gaussian_blur(maps, *wide, literal),
-            None if previous is None else gaussian_blur(previous, *narrow, literal),
-            None if previous is None else gaussian_blur(previous, *wide, literal),
-        )
+        seen = [m for m in (maps, previous) if m is not None]
+        if not self.config.keep_ground:
+            seen = [above_mean(m) for m in seen]
+        return MapBundle(*(gaussian_blur(m, *kernel, literal) for m in seen for kernel in (narrow, wide)))
 
     def _table(self, evaluations: list[_Evaluation], z: Tensor) -> tuple[tuple[str, ...], Tensor]:
         """The terms that have pairs, and (B, K) progress of every term: the worst over the conds, 0 without pairs."""

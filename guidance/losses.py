@@ -18,6 +18,7 @@ from torch.nn import functional as F
 
 from .directions import Direction, direction
 from .graph import TokenGraph
+from .maps import above_mean
 
 if TYPE_CHECKING:
     from .presets import GuidanceConfig
@@ -255,9 +256,9 @@ def role_pairs(graph: TokenGraph, sideways: bool) -> tuple[tuple[int, int, Direc
 def centroids(maps: Tensor) -> Tensor:
     """(B, J, H, W) -> (B, J, 2): x and y of the centre of mass of what lies above each map's mean, in [0, 1].
 
-    A thousandth of the map's sum is counted to the middle, so that a flat map has its centre there and no wild gradient.
+    A thousandth of the sum is counted to the middle, so that a flat map has its centre there and no wild gradient.
     """
-    raised = (maps - maps.mean((-2, -1), keepdim=True)).clamp_min(0.0)
+    raised = above_mean(maps)
     ground = 1e-3 * maps.sum((-2, -1)) + torch.finfo(maps.dtype).tiny
     mass = raised.sum((-2, -1)) + ground
     x, y = ((torch.arange(n, device=maps.device, dtype=maps.dtype) + 0.5) / n for n in (maps.shape[-1], maps.shape[-2]))

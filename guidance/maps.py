@@ -179,6 +179,11 @@ def scaled_kernel(kernel: int, sigma: float, height: int, width: int) -> tuple[i
     return 2 * min(radius, min(height, width) - 1) + 1, sigma * scale
 
 
+def above_mean(maps: Tensor) -> Tensor:
+    """What rises above each map's mean, (..., H, W): most of a map is even ground, which makes any two maps alike."""
+    return (maps - maps.mean((-2, -1), keepdim=True)).clamp_min(0.0)
+
+
 def gaussian_blur(maps: Tensor, kernel: int, sigma: float, literal: bool = False) -> Tensor:
     """Gaussian smoothing of (B, J, H, W) maps with reflect padding; kernel and sigma in cells of these maps."""
     batch, words, height, width = maps.shape

@@ -22,9 +22,9 @@ class GuidanceConfig:
     Maps and losses
         terms: of ``losses.TERMS``; temperature_contrast (C, A), temperature_link (L in its InfoNCE modes): > 0;
         kernel_narrow, kernel_wide: (cells, sigma) on a 16x16 map, scaled with the map; literal_blur: CONFORM's released
-        kernel exp(-(x/2s)^2), never scaled; link_mode, link_margin: see ``losses.link``; environment_weight: [0, 1],
-        share of environments in C; role_margin, role_sideways: see ``losses.roles``; use_previous: maps of step t+1
-        join their groups.
+        kernel exp(-(x/2s)^2), never scaled; keep_ground: False looks only at what rises above each map's mean;
+        link_mode, link_margin: see ``losses.link``; environment_weight: [0, 1], share of environments in C;
+        role_margin, role_sideways: see ``losses.roles``; use_previous: maps of step t+1 join their groups.
     Selection
         selection: of ``selection.SCHEDULES``; cycle: turns of "weighted cycle" and odds of "random"; weights: factor of
         each term in "sum" and "combined", 1 where not named; skip_met: a term under its target gives up its turns.
@@ -53,6 +53,7 @@ class GuidanceConfig:
     kernel_narrow: tuple[int, float] = (3, 0.5)
     kernel_wide: tuple[int, float] = (7, 1.75)
     literal_blur: bool = False
+    keep_ground: bool = True
     link_mode: str = "hinge"
     link_margin: float = 0.35
     environment_weight: float = 0.5

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from .graph import EdgeTokens, TokenGraph
-from .maps import gaussian_blur, scaled_kernel
+from .maps import above_mean, gaussian_blur, scaled_kernel
 
 FAINT = 0.25  # a verb whose peak is below this share of the nouns' median peak is hardly attended to
 
@@ -16,7 +16,7 @@ def overlap(first: Tensor, second: Tensor) -> Tensor:
 
     Plain cosines of attention maps are near 1 for any two words, since most of a map is even ground.
     """
-    raised = [(m - m.mean((-2, -1), keepdim=True)).clamp_min(0.0) for m in (first, second)]
+    raised = [above_mean(m) for m in (first, second)]
     a, b = (m / m.sum((-2, -1), keepdim=True).clamp_min(torch.finfo(m.dtype).tiny) for m in raised)
     return torch.minimum(a, b).sum((-2, -1))
 

@@ -113,7 +113,7 @@ def attention_loss(maps: Tensor, masks: Tensor, regions: Tensor, weight: Tensor)
         regions: (B, 77) index of the word's region, or -1.
         weight: (B,) factor of each sample.
     """
-    columns = maps.transpose(1, 2)  # (B, 77, HW)
+    columns = maps.float().transpose(1, 2)  # (B, 77, HW)
     inside = torch.gather(masks, 1, regions.clamp(min=0)[..., None].expand(-1, -1, masks.shape[-1]))
     share = (columns * inside).sum(-1) / columns.sum(-1).clamp(min=1e-8)
     counted = (regions >= 0).float() * weight[:, None]
