@@ -71,7 +71,6 @@ class Plan:
             "n": self.n,
             "seed": self.seed,
             "seeds": self.seeds,
-            "slow_n": self.n if self.slow_n is None else self.slow_n,
             "batch": BATCH,
         }
 

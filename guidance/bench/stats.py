@@ -39,12 +39,17 @@ def bootstrap_interval(
     array = np.asarray(values, float)
     if array.size == 0:
         return math.nan, math.nan
-    _, index = np.unique(_numbers(groups, array.size), return_inverse=True)
-    sums, counts = np.bincount(index, array), np.bincount(index)
-    rng, size, means = np.random.default_rng(seed), len(sums), []
+    index = _numbers(groups, array.size)
+    pairs = np.stack([np.bincount(index, array), np.bincount(index)], 1)  # sum and count of every group
+    kinds, times = np.unique(pairs, axis=0, return_counts=True)
+    rng, size, means = np.random.default_rng(seed), len(pairs), []
     for start in range(0, draws, 500):
-        chosen = rng.integers(0, size, (min(500, draws - start), size))
-        means.append(sums[chosen].sum(1) / counts[chosen].sum(1))
+        some = min(500, draws - start)
+        if len(kinds) < 100:  # equal groups are drawn together: how often each kind comes up is multinomial
+            sums = rng.multinomial(size, times / size, some) @ kinds
+        else:
+            sums = pairs[rng.integers(0, size, (some, size))].sum(1)
+        means.append(sums[:, 0] / sums[:, 1])
     low, high = np.quantile(np.concatenate(means), (0.025, 0.975))
     return float(low), float(high)
 
