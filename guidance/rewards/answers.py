@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 Answerer = Callable[["Image", Sequence[Question]], list[str]]
 """A picture and questions to one answer each: one of the question's choices, or any other text, which is wrong."""
 
-PARTS = (*KINDS, "edges", "all")
+PARTS = ("pairs", "edges", *KINDS, "all")
 
 
 @lru_cache(maxsize=1024)
@@ -41,8 +41,11 @@ def right(question: Question, answer: str) -> bool:
 
 
 def read(asked: Sequence[Question], answers: Sequence[str]) -> Reading:
-    """Value: share of right answers to the questions that TIFA asks, too. Parts: the share of each kind (None where the
-    prompt has none), ``edges``: share of edge questions right (roles, swapped, contrary), ``all``: of all questions.
+    """Value: share of right answers to the questions that TIFA asks, too.
+
+    Parts: the share of each kind (None where the prompt has none); ``edges``: of the edge questions (roles, swapped,
+    contrary); ``pairs``: of the roles whose twin was right, too, so that saying yes or no to everything gains nothing;
+    ``all``: of all questions.
     """
     marks = [right(question, answer) for question, answer in zip(asked, answers, strict=True)]
 
@@ -51,8 +54,17 @@ def read(asked: Sequence[Question], answers: Sequence[str]) -> Reading:
         return sum(of_kind) / len(of_kind) if of_kind else None
 
     parts = {kind: share((kind,)) for kind in KINDS}
+    parts |= {"pairs": _pairs(asked, marks), "edges": share(EDGE_KINDS), "all": share(KINDS)}
     told = " / ".join(f"{q.text} {a}{'' if m else ' ✗'}" for q, a, m in zip(asked, answers, marks, strict=True))
-    return Reading(share(TIFA_KINDS), {**parts, "edges": share(EDGE_KINDS), "all": share(KINDS)}, {"answers": told})
+    return Reading(share(TIFA_KINDS), parts, {"answers": told})
+
+
+def _pairs(asked: Sequence[Question], marks: Sequence[bool]) -> float | None:
+    """Share of swapped twins that are right together with the question they are the twin of."""
+    roles = {(q.noun, q.verb, q.other): m for q, m in zip(asked, marks, strict=True) if q.kind == "roles"}
+    twins = [(q, m) for q, m in zip(asked, marks, strict=True) if q.kind == "swapped"]
+    right_ones = [m and roles[q.other, q.verb, q.noun] for q, m in twins]
+    return sum(right_ones) / len(right_ones) if right_ones else None
 
 
 def scorer(answerer: Answerer, needs: str) -> Scorer:
