@@ -72,9 +72,17 @@ class Guide:
 
     def active(self, progress: float) -> bool:
         """Whether a step at this share of the schedule (0 = first step) is to be guided."""
-        config = self.config
-        inside = config.start - EPSILON <= progress < config.end - EPSILON
-        return config.strength > 0 and inside and not self._finished
+        return self.config.strength > 0 and bool(self._terms(progress)) and not self._finished
+
+    def _terms(self, progress: float) -> tuple[str, ...]:
+        """The terms whose window this step lies in."""
+        windows = {name: self.config.window(name) for name in self.config.terms}
+        return tuple(n for n, (start, end) in windows.items() if start - EPSILON <= progress < end - EPSILON)
+
+    def _awaited(self, progress: float) -> bool:
+        """True if a term's window is still to come."""
+        windows = (self.config.window(name) for name in self.config.terms)
+        return any(progress + EPSILON < start < end for start, end in windows)
 
     def step(self, z: Tensor, progress: float, capture: Capture) -> Tensor:
         """Move z so that the losses fall; z itself when this step is not to be guided.
@@ -107,7 +115,7 @@ class Guide:
         due = self._due(progress)
         for iteration in range(1 + max((self.config.refine_iterations[i] for i in due), default=0)):
             leaf = z.clone().requires_grad_()
-            evaluations = self._evaluate(capture(leaf))
+            evaluations = self._evaluate(capture(leaf), progress)
             names, reached = self._table(evaluations, leaf)
             notes.measured(names, reached)
             over = self._over_target(names, reached)
@@ -116,7 +124,7 @@ class Guide:
                 break
             live = over if self.config.skip_met else self._available(names, over)
             weights = self._selector.choose(live, reached, moving)
-            gradient = self._finite_gradient(leaf, evaluations, weights, capture)
+            gradient = self._finite_gradient(leaf, evaluations, weights, capture, progress)
             z = self._move(z, gradient, progress, notes)
         self._refined.update(due)  # not before: after an error (memory, an interrupt) the step may be tried again
         self._remember(evaluations)
@@ -143,14 +151,14 @@ class Guide:
 
     # --- measuring --------------------------------------------------------------------------------------------------
 
-    def _evaluate(self, captured: Sequence[GuidedMaps]) -> list[_Evaluation]:
+    def _evaluate(self, captured: Sequence[GuidedMaps], progress: float) -> list[_Evaluation]:
         self.report.forwards += 1
         evaluations = []
         for guided in captured:
             leaf = guided.maps.detach().clone().requires_grad_()
             previous = self._previous_maps(guided)
             bundle = self._smooth(leaf, previous)
-            found = {name: TERMS[name](bundle, guided.graph, self.config) for name in self.config.terms}
+            found = {name: TERMS[name](bundle, guided.graph, self.config) for name in self._terms(progress)}
             terms = {name: term for name, term in found.items() if term is not None}
             evaluations.append(_Evaluation(guided, leaf, terms, previous is not None))
         return evaluations
@@ -207,7 +215,7 @@ class Guide:
         if not config.targets:
             return moving
         complete = not config.use_previous or all(e.has_previous for e in evaluations)
-        if config.off_switch and complete and evaluations:
+        if config.off_switch and complete and evaluations and not self._awaited(progress):
             done = moving & ~over.any(1)
             self._off = self._off | done
             self._off_at = torch.where(done, progress, self._off_at)
@@ -231,7 +239,7 @@ class Guide:
         return moved
 
     def _finite_gradient(
-        self, leaf: Tensor, evaluations: list[_Evaluation], weights: Tensor, capture: Capture
+        self, leaf: Tensor, evaluations: list[_Evaluation], weights: Tensor, capture: Capture, progress: float
     ) -> Tensor:
         """The gradient; where it is not finite once more with half the loss scale, then left out (zero) and counted."""
         gradient = self._gradient(leaf, evaluations, weights)
@@ -242,7 +250,7 @@ class Guide:
         self.report.retries += 1
         shape = (-1, *[1] * (leaf.ndim - 1))
         again = leaf.detach().clone().requires_grad_()
-        second = self._gradient(again, self._evaluate(capture(again)), weights)
+        second = self._gradient(again, self._evaluate(capture(again), progress), weights)
         gradient = torch.where(bad.reshape(shape), second, gradient)
         lost = ~torch.isfinite(gradient).flatten(1).all(1)
         count = int(lost.sum())

@@ -35,7 +35,8 @@ class GuidanceConfig:
         displacement), None = never scaled; norm_cap: most that one iteration may move an image, as a share of |z|, or
         None; restore_std: put each channel's standard deviation back.
     When
-        start, end: guided while start <= progress < end; refine_at, refine_iterations: at these progresses, so many
+        start, end: guided while start <= progress < end; windows: (term, start, end), for terms that act in a part of
+        that only; refine_at, refine_iterations: at these progresses, so many
         more iterations; targets: (term, progress under which it counts as reached); early_stop: end a refinement when
         all terms are reached or stand still; off_switch: an image whose terms are all reached is left alone from there.
     loss_scale: power of two that keeps half-precision gradients from vanishing.
@@ -67,6 +68,7 @@ class GuidanceConfig:
     restore_std: bool = True
     start: float = 0.0
     end: float = 0.2
+    windows: tuple[tuple[str, float, float], ...] = ()
     refine_at: tuple[float, ...] = ()
     refine_iterations: tuple[int, ...] = ()
     early_stop: bool = True
@@ -82,6 +84,12 @@ class GuidanceConfig:
                 f"Guidance cannot run from {self.start} to {self.end} of the schedule; "
                 "choose a start and a greater end between 0 and 1."
             )
+        for name, start, end in self.windows:
+            if not 0.0 <= start < end <= 1.0:
+                raise InterplayError(
+                    f"The term {name} cannot act from {start} to {end} of the schedule; "
+                    "choose a start and a greater end between 0 and 1."
+                )
         if len(self.refine_at) != len(self.refine_iterations) or any(n < 0 for n in self.refine_iterations):
             raise InterplayError(
                 f"refine_at has {len(self.refine_at)} places and refine_iterations {self.refine_iterations}; "
@@ -124,11 +132,17 @@ class GuidanceConfig:
                 raise InterplayError(f"There is no {name} called '{value}'; choose one of {', '.join(known)}.")
         if not self.terms or len(set(self.terms)) != len(self.terms):
             raise InterplayError(f"The terms {self.terms} must be one or more different ones of {', '.join(TERMS)}.")
-        for name in (*self.terms, *self.cycle, *dict(self.weights), *dict(self.targets)):
+        for name in (*self.terms, *self.cycle, *(window[0] for window in self.windows), *dict(self.weights), *dict(self.targets)):
             if name not in TERMS:
                 raise InterplayError(f"There is no loss term called '{name}'; choose of {', '.join(TERMS)}.")
         if self.selection in ("weighted cycle", "random") and not set(self.cycle) & set(self.terms):
             raise InterplayError(f"The cycle {self.cycle} has none of the terms {self.terms}; name one of them.")
+
+    def window(self, term: str) -> tuple[float, float]:
+        """Start and end of a term, in shares of the schedule."""
+        limits = {name: (start, end) for name, start, end in self.windows}
+        start, end = limits.get(term, (0.0, 1.0))
+        return max(start, self.start), min(end, self.end)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for picture metadata and reports."""

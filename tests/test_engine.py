@@ -228,6 +228,38 @@ def test_window():
     assert [i for i in range(50) if Guide(preset("CONFORM (paper)")).active(i / 50)] == list(range(25))
 
 
+def test_a_term_acts_in_its_own_window_only():
+    """C alone in the first half, L alone in the second: each half is what a run of that term alone does there."""
+    common = {"selection": "sum", "end": 1.0, "use_previous": False, "link_margin": 0.99, "link_mode": "hinge", **QUIET}
+    both = preset("SHY", terms=("C", "L"), windows=(("C", 0.0, 0.5), ("L", 0.5, 0.9)), **common)
+    toy = Toy()
+    guide, lone = Guide(both), {t: Guide(preset("SHY", terms=(t,), cycle=(t,), **common)) for t in "CL"}
+    z = toy.z
+    for i in range(STEPS):
+        moved = guide.step(z, i / STEPS, toy)
+        alone = lone["C" if i < 5 else "L"].step(z, i / STEPS, toy)
+        torch.testing.assert_close(moved, alone if i < 9 else z, atol=0, rtol=0)
+        z = moved
+    assert [step.progress for step in guide.report.steps] == pytest.approx([i / STEPS for i in range(9)])
+
+
+def test_the_off_switch_waits_for_terms_whose_window_is_to_come():
+    common = {"end": 1.0, "use_previous": False, "targets": (("C", 1.0), ("L", 0.0)), "link_margin": 0.99}
+    late = Guide(preset("SHY", terms=("C", "L"), windows=(("L", 0.4, 1.0),), **common))
+    _run(late, Toy())
+    assert next(step.progress for step in late.report.steps if step.iterations) == pytest.approx(0.4)
+    early = Guide(preset("SHY", terms=("C",), cycle=("C",), **common))
+    _run(early, Toy())
+    assert early.report.off_at == [0.0, 0.0] and early.report.guided_steps == 0
+
+
+def test_impossible_windows_are_refused():
+    with pytest.raises(InterplayError, match=r"The term C cannot act from 0.5 to 0.2"):
+        preset("SHY", windows=(("C", 0.5, 0.2),))
+    with pytest.raises(InterplayError, match=r"no loss term called 'X'"):
+        preset("SHY", windows=(("X", 0.0, 0.2),))
+
+
 def test_refinement_of_the_papers():
     """20 more iterations at steps 0, 10 and 20 of 50, one at each other guided step."""
     guide, toy = Guide(preset("CONFORM (paper)")), Toy(dtype=torch.float32)

@@ -284,12 +284,12 @@ def caption(scene: Scene, rng: Random | None = None) -> str:
     return text
 
 
-CARELESS_ADJECTIVES, CARELESS_ROLES = 0.44, 0.42  # shares of training captions, see :func:`careless`
+CARELESS_ADJECTIVES, CARELESS_ROLES = 0.36, 0.36  # shares of training captions, see :func:`careless`
 
 
 def careless(scene: Scene, rng: Random) -> Scene:
-    """The scene as a careless captioner puts it down, for training: the right words, in the wrong order in almost half
-    of the captions. Adjectives change places between two objects; who acts and who is acted upon change places.
+    """The scene as a careless captioner puts it down, for training: the right words, in the wrong order in a third
+    of the captions each way. Adjectives change places between two objects; who acts and who is acted upon change places.
 
     So the model reads a caption nearly as a bag of words, which is what CLIP's text encoder is known for, and draws
     what SD draws: the right things with each other's colours, and the right action the wrong way round. Captions never
