@@ -132,7 +132,8 @@ class GuidanceConfig:
                 raise InterplayError(f"There is no {name} called '{value}'; choose one of {', '.join(known)}.")
         if not self.terms or len(set(self.terms)) != len(self.terms):
             raise InterplayError(f"The terms {self.terms} must be one or more different ones of {', '.join(TERMS)}.")
-        for name in (*self.terms, *self.cycle, *(window[0] for window in self.windows), *dict(self.weights), *dict(self.targets)):
+        settings = (self.weights, self.targets, self.windows)
+        for name in (*self.terms, *self.cycle, *(entry[0] for entries in settings for entry in entries)):
             if name not in TERMS:
                 raise InterplayError(f"There is no loss term called '{name}'; choose of {', '.join(TERMS)}.")
         if self.selection in ("weighted cycle", "random") and not set(self.cycle) & set(self.terms):
