@@ -171,7 +171,9 @@ def _changes(text: str, changes: str) -> dict[str, Any]:
 
 
 def _literal(node: ast.expr) -> Any:
-    return node.id if isinstance(node, ast.Name) else ast.literal_eval(node)
+    if isinstance(node, ast.Name):
+        return node.id
+    return tuple(map(_literal, node.elts)) if isinstance(node, (ast.Tuple, ast.List)) else ast.literal_eval(node)
 
 
 def _frozen(value: Any) -> Any:

@@ -30,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run, and print the summary."""
-    from . import methods, runner, tables
+    from . import methods, report, runner, tables
 
     _check(args)
     configured = methods.read_config(args.config) if args.config else {}
@@ -48,7 +48,8 @@ def run(args: argparse.Namespace) -> int:
         slow_n=None if args.full or args.methods or args.config else min(n, SLOW_N),
         weights=args.weights,
     )
-    print(tables.markdown(runner.execute(args.out, plan, args.processes)))
+    rows = runner.execute(args.out, plan, args.processes)
+    print(tables.markdown(rows), f"The pictures side by side are in {report.write(args.out)}.", sep="\n\n")
     return 0
 
 

@@ -96,8 +96,11 @@ class Results:
 
     def select(self, method: str, group: str) -> list[Row]:
         """The rows of a method in a set or pool."""
-        holds = (lambda name: name == group) if group in self.sets else POOLS[group]
-        return [row for row in self._by_method.get(method, ()) if holds(row.prompt_set)]
+        return [row for row in self._by_method.get(method, ()) if self.holds(group, row.prompt_set)]
+
+    def holds(self, group: str, prompt_set: str) -> bool:
+        """Whether a set is the group, or in the pool of that name."""
+        return prompt_set == group if group in self.sets else POOLS[group](prompt_set)
 
     def figure(self, method: str, group: str, column: str) -> Figure | None:
         """See ``figure``."""
