@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 
-LABEL, PLOT, ROW, TOP, BOTTOM = 150, 250, 20, 24, 22
+LABEL, PLOT, ROW, TOP, BOTTOM = 185, 250, 20, 24, 22
 
 
 @dataclass(frozen=True)
@@ -44,41 +44,42 @@ def _row(mark: Mark, y: float, low: float, high: float) -> str:
 
 
 def scatter(title: str, marks: Sequence[tuple[float, Mark]], x_label: str, y_ticks: Sequence[float]) -> str:
-    """Marks at (cost, share); the share's axis is that of the ticks, cost begins at 0."""
-    width, height, left, bottom = 560, 260, 44, 220
-    most = max(x for x, _ in marks) * 1.15 or 1.0
+    """Marks at (cost, share); the share's axis is that of the ticks, cost begins at 0. Names stand to the right."""
+    width, left, right, bottom = 640, 44, 440, 220
+    height = max(bottom + 40, 30 + 14 * len(marks))
+    most = max(x for x, _ in marks) * 1.1 or 1.0
     low, high = y_ticks[0], y_ticks[-1]
     parts = [_open(title, width, height), f'<text class="title" x="0" y="14">{escape(title)}</text>']
     for tick in y_ticks:
         y = _y(tick, low, high, bottom)
-        parts.append(f'<line class="grid" x1="{left}" x2="{width}" y1="{y}" y2="{y}"/>')
+        parts.append(f'<line class="grid" x1="{left}" x2="{right}" y1="{y}" y2="{y}"/>')
         parts.append(f'<text class="label" x="{left - 6}" y="{y + 4}">{tick:g}</text>')
     for tick in _round_ticks(most):
-        x = left + (width - left - 130) * tick / most
+        x = left + (right - left) * tick / most
         parts.append(f'<text class="tick" x="{x:.1f}" y="{bottom + 18}">{tick:g}</text>')
-    parts.append(f'<text class="tick" x="{(left + width) / 2}" y="{height - 4}">{escape(x_label)}</text>')
-    for cost, mark in marks:
-        x = round(left + (width - left - 130) * cost / most, 1)
+    parts.append(f'<text class="tick" x="{(left + right) / 2}" y="{bottom + 36}">{escape(x_label)}</text>')
+    names = _apart([(_y(mark.value, low, high, bottom), i) for i, (_, mark) in enumerate(marks)])
+    for i, (cost, mark) in enumerate(marks):
+        x = round(left + (right - left) * cost / most, 1)
         top, middle, foot = (_y(v, low, high, bottom) for v in (mark.high, mark.value, mark.low))
         parts.append(
-            f'<g><title>{escape(mark.hint or mark.label)}</title><line class="interval" x1="{x}" x2="{x}" y1="{top}" '
-            f'y2="{foot}"/><circle class="mark" cx="{x}" cy="{middle}" r="4"/></g>'
+            f"<g><title>{escape(mark.hint or mark.label)}</title>"
+            f'<line class="lead" x1="{x}" x2="{right + 10}" y1="{middle}" y2="{names[i]}"/>'
+            f'<text x="{right + 14}" y="{names[i] + 4}">{escape(_short(mark.label))}</text>'
+            f'<line class="interval" x1="{x}" x2="{x}" y1="{top}" y2="{foot}"/>'
+            f'<circle class="mark" cx="{x}" cy="{middle}" r="4"/></g>'
         )
-    places = _apart([(_y(mark.value, low, high, bottom), cost, mark) for cost, mark in marks])
-    for y, cost, mark in places:
-        x = round(left + (width - left - 130) * cost / most, 1)
-        parts.append(f'<text x="{x + 8}" y="{y + 4}">{escape(_short(mark.label))}</text>')
     return "".join([*parts, "</svg>"])
 
 
-def _apart(places: list[tuple[float, float, Mark]]) -> list[tuple[float, float, Mark]]:
-    """Labels moved down until none covers another (those that are far apart in cost may share a line)."""
-    out: list[tuple[float, float, Mark]] = []
-    for y, cost, mark in sorted(places, key=lambda place: place[0]):
-        while any(abs(y - other) < 13 for other, _, _ in out):
-            y += 1
-        out.append((round(y, 1), cost, mark))
-    return out
+def _apart(wanted: Sequence[tuple[float, int]]) -> dict[int, float]:
+    """Heights of names, each as wanted or moved down until it covers none; moved up again where that left the plot."""
+    out: dict[int, float] = {}
+    last = 16.0
+    for y, i in sorted(wanted):
+        last = out[i] = max(y, last + 14)
+    above = max(0.0, last - max(220.0, 16.0 + 14 * len(wanted)))
+    return {i: round(y - above, 1) for i, y in out.items()}
 
 
 def _round_ticks(most: float) -> list[float]:
@@ -100,4 +101,4 @@ def _y(value: float, low: float, high: float, bottom: float) -> float:
 
 
 def _short(label: str) -> str:
-    return label if len(label) <= 22 else label[:21] + "…"
+    return label if len(label) <= 26 else label[:25] + "…"

@@ -355,10 +355,10 @@ def _chosen(
 def _item(folder: Path, number: int, rows: Sequence[Row]) -> str:
     first = rows[0]
     figures = "".join(_picture(folder, row) for row in rows)
+    prompt, prompt_set = (escape(text, quote=True) for text in (first.prompt, first.prompt_set))
     return (
-        f"<li data-set='{escape(first.prompt_set, quote=True)}' data-run='{number}' "
-        f"data-differ='{disagreement(rows):g}' data-prompt='{escape(first.prompt, quote=True)}'>"
-        f"<b>{escape(first.prompt)}</b> <span class='soft'>{escape(first.prompt_set)}, seed {first.seed}</span><div>{figures}</div></li>\n"
+        f"<li data-set='{prompt_set}' data-run='{number}' data-differ='{disagreement(rows):g}' data-prompt='{prompt}'>"
+        f"<b>{prompt}</b> <span class='soft'>{prompt_set}, seed {first.seed}</span><div>{figures}</div></li>\n"
     )
 
 

@@ -12,6 +12,7 @@ import time
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -267,6 +268,8 @@ def _drawn(plan: Plan, todo: Sequence[Unit], processes: int) -> Iterator[tuple[U
     pool = ProcessPoolExecutor(processes, context, _start_worker, (plan.weights,))
     try:
         yield from _gathered(pool, todo, 2 * processes)
+    except BrokenProcessPool:
+        raise InterplayError("A worker process was ended from outside; run the same command again to go on.") from None
     except BaseException:
         for process in list((pool._processes or {}).values()):  # a batch may take half a minute; nothing of it is kept
             process.terminate()
