@@ -47,7 +47,7 @@ def banner(name: str, weights: str) -> str:
     return ""
 
 
-def find_model(name: str, device: str = "auto", weights: Path | None = None) -> Model:
+def find_model(name: str, on: str = "auto", weights: Path | None = None) -> Model:
     """A model by name ("pixelworld", "random-sd15", "random-tiny") or by the folder of its diffusers pipeline.
 
     Raises:
@@ -61,7 +61,7 @@ def find_model(name: str, device: str = "auto", weights: Path | None = None) -> 
         import torch
 
         digest = hashlib.sha256(f"{name} seed 0 torch {torch.__version__}".encode()).hexdigest()
-        place = _device(device)
+        place = device(on)
         return Model(name, digest, "random", 50, 7.5, lambda: models.random_pipeline(name).to(place))
     folder = Path(name).expanduser()
     if not folder.exists():
@@ -69,7 +69,7 @@ def find_model(name: str, device: str = "auto", weights: Path | None = None) -> 
             f"There is no model '{name}'; give the folder of a diffusers pipeline (such as {models.SD15} of "
             f"huggingface.co), or one of {', '.join((PIXELWORLD, *models.RANDOM))}."
         )
-    return _folder(folder, _device(device))
+    return _folder(folder, device(on))
 
 
 def _pixelworld(weights: Path | None) -> Model:
@@ -80,14 +80,14 @@ def _pixelworld(weights: Path | None) -> Model:
     return Model(facts["name"], facts["sha256"], PIXELWORLD, 25, 5.0, lambda: load_pixelworld(folder=weights))
 
 
-def _folder(folder: Path, device: str) -> Model:
+def _folder(folder: Path, on: str) -> Model:
     import torch
 
     from ..hosts.diffusers import models
 
-    dtype = torch.float16 if device.startswith("cuda") else torch.float32
+    dtype = torch.float16 if on.startswith("cuda") else torch.float32
     digest = folder_digest(folder)
-    return Model(folder.resolve().name, digest, "folder", 50, 7.5, lambda: models.open_folder(folder, dtype, device))
+    return Model(folder.resolve().name, digest, "folder", 50, 7.5, lambda: models.open_folder(folder, dtype, on))
 
 
 def folder_digest(folder: Path) -> str:
@@ -103,9 +103,19 @@ def folder_digest(folder: Path) -> str:
     return digest.hexdigest()
 
 
-def _device(name: str) -> str:
-    if name != "auto":
-        return name
+def device(name: str) -> str:
+    """A device by name; "auto" is the accelerator where there is one.
+
+    Raises:
+        InterplayError: there is no such device here.
+    """
     import torch
 
-    return "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise InterplayError(f"The device '{name}' cannot be used ({reason}); use cpu, or leave it out.") from error
+    return name

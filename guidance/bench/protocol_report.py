@@ -33,10 +33,13 @@ NAMES = {
     "clip": "CLIP (cosine)",
     "clip_hessel": "CLIP (2.5·max(cos, 0))",
     "clip_torchmetrics": "CLIP (100·max(cos, 0))",
+    "clip_least": "CLIP, worst thing",
     "caption": "caption reward",
+    "caption_above": "caption reward, above chance",
     "itm": "ITM",
     "itm_itc": "ITC",
     "vqascore": "VQAScore",
+    "vqascore_ratio": "VQAScore, yes : no",
     "all_right": "all right",
     "objects_right": "objects right",
     "action_right": "action right",
@@ -52,7 +55,8 @@ NAMES = {
 }
 # Too many columns for a terminal; the page and table.md have them.
 _SHOWN = ("tifa", "tifa_pairs", "tifa_edges", "clip", "caption", "itm", "vqascore", "all_right", "action_right")
-_DETAILS = {NAMES[name] for name in NAMES if name.startswith(("tifa", "clip", "itm")) and name not in _SHOWN}
+_SCORERS = ("tifa", "clip", "itm", "caption", "vqascore")
+_DETAILS = {NAMES[name] for name in NAMES if name.startswith(_SCORERS) and name not in _SHOWN}
 _DETAILS |= {NAMES[name] for name in ("binding", "quality", "objects_right")}
 
 

@@ -45,7 +45,7 @@ def run(args: argparse.Namespace) -> int:
     """Run, write the page and the table, and print the averages."""
     from ..rewards import command as rewards
     from . import methods, protocol_report, protocol_run
-    from .protocol_models import find_model
+    from .protocol_models import device, find_model
 
     check(args)
     model = find_model(args.model, args.device, args.weights)
@@ -62,7 +62,7 @@ def run(args: argparse.Namespace) -> int:
         steps=args.steps or model.steps,
         cfg=args.cfg or model.cfg,
         size=args.size,
-        scorers=rewards.scorers(args, pixelworld=model.weights == PIXELWORLD),
+        scorers=rewards.scorers(args, model.weights == PIXELWORLD, device(args.device)),
     )
     protocol_run.execute(args.out, plan)
     print(protocol_report.text(protocol_report.write(args.out)))

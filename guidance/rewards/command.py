@@ -4,18 +4,58 @@ from __future__ import annotations
 
 import argparse
 
+from ...errors import InterplayError
 from .scorer import Scorer
+
+OPTIONS = {
+    "clip": "CLIP score: folder of a CLIPModel",
+    "tifa": "answers to the questions: folder of a BLIP, ViLT or chat model",
+    "captioner": "caption reward: folder of the captioner (BLIP-2, BLIP or a chat model)",
+    "caption-encoder": "caption reward: folder of the text encoder (BLIP-2, CLIP or a sentence encoder)",
+    "itm": "ITM and ITC: folder of a BLIP-2 or BLIP retrieval model",
+    "vqascore": "VQAScore: folder of a BLIP, ViLT or chat model",
+}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """One option for each scorer."""
+    group = parser.add_argument_group("scores (local folders; nothing is downloaded unless --download is given)")
+    for name, about in OPTIONS.items():
+        group.add_argument(f"--{name}", metavar="FOLDER", help=about)
+    group.add_argument("--download", action="store_true", help="take repositories of huggingface.co for folders")
 
 
-def scorers(args: argparse.Namespace, pixelworld: bool = False) -> tuple[Scorer, ...]:
-    """The scorers that were asked for. pixelworld: its exact detector answers the questions where no model does."""
+def scorers(args: argparse.Namespace, pixelworld: bool = False, device: str = "cpu") -> tuple[Scorer, ...]:
+    """The scorers that were asked for. pixelworld: its exact detector answers the questions where no model does.
+
+    Raises:
+        InterplayError: a model is missing or cannot be used.
+    """
     made: list[Scorer] = []
-    if pixelworld:
+    if args.clip:
+        from .clip import clip_scorer
+
+        made.append(clip_scorer(args.clip, device, args.download))
+    if args.tifa:
+        from .vqa import tifa_scorer
+
+        made.append(tifa_scorer(args.tifa, device, args.download))
+    elif pixelworld:
         from .pixelworld import pixelworld_scorer
 
         made.append(pixelworld_scorer())
+    if bool(args.captioner) != bool(args.caption_encoder):
+        raise InterplayError("The caption reward needs both --captioner FOLDER and --caption-encoder FOLDER.")
+    if args.captioner:
+        from .caption import caption_scorer
+
+        made.append(caption_scorer(args.captioner, args.caption_encoder, device, args.download))
+    if args.itm:
+        from .matching import itm_scorer
+
+        made.append(itm_scorer(args.itm, device, args.download))
+    if args.vqascore:
+        from .matching import vqascore_scorer
+
+        made.append(vqascore_scorer(args.vqascore, device, args.download))
     return tuple(made)
