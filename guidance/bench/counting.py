@@ -1,6 +1,6 @@
 """What a picture costs: the U-Net's rows as they are run, and floating point operations.
 
-The U-Net counts itself by hooks. A forward that does not come to its end (the guidance pass stops after the last wanted
+The U-Net's forward is watched. One that does not come to its end (the guidance pass stops after the last wanted
 cross-attention) and a backward count as their share of the operations of one whole row.
 """
 
@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import wraps
 from typing import Any
 
 import torch
@@ -38,9 +39,9 @@ def measure_prices(pipeline: Any) -> Prices:
     unet = pipeline.unet
     size = unet.config.sample_size
     graph = pipeline_graph(pipeline, SAMPLE_PROMPT)
-    z = torch.zeros(1, unet.config.in_channels, size, size, dtype=unet.dtype)
-    text = torch.zeros(1, graph.length, unet.config.cross_attention_dim, dtype=unet.dtype)
-    time = torch.tensor(500)
+    z = torch.zeros(1, unet.config.in_channels, size, size, dtype=unet.dtype, device=unet.device)
+    text = torch.zeros(1, graph.length, unet.config.cross_attention_dim, dtype=unet.dtype, device=unet.device)
+    time = torch.tensor(500, device=unet.device)
     with torch.no_grad(), FlopCounterMode(display=False) as whole:
         unet(z, time, text)
     leaf = z.requires_grad_()
@@ -67,7 +68,6 @@ class Counter:
         self.passes = [0.0] * len(prompts)
         self.forwards = [0.0] * len(prompts)  # guidance passes, for tests and reports
         self._texts = self._encode(prompts)
-        self._open: list[float] | None = None
 
     @property
     def flops(self) -> list[float]:
@@ -76,39 +76,39 @@ class Counter:
 
     def _encode(self, prompts: Sequence[str]) -> Tensor:
         with torch.no_grad():
-            text, _ = self.pipeline.encode_prompt(list(prompts), "cpu", 1, False)
+            text, _ = self.pipeline.encode_prompt(list(prompts), self.pipeline.unet.device, 1, False)
         return text
 
     @contextmanager
     def counting(self) -> Iterator[Counter]:
-        """The hooks are on inside."""
+        """The U-Net is watched inside. Not by its hooks: guidance runs the U-Net from within one of them."""
         unet = self.pipeline.unet
-        with ExitStack() as stack:
-            stack.callback(unet.register_forward_pre_hook(self._begins, with_kwargs=True).remove)
-            stack.callback(unet.register_forward_hook(self._ends).remove)
+        forward, own = unet.forward, unet.__dict__.get("forward")
+        signature = inspect.signature(forward)
+
+        @wraps(forward)
+        def counted(*args: Any, **kwargs: Any) -> Any:
+            call = signature.bind(*args, **kwargs).arguments
+            rows = self._rows(call["encoder_hidden_states"], call["sample"].shape[0])
+            if call["sample"].requires_grad:
+                call["sample"].register_hook(lambda gradient: self._add(rows, self.prices.backward))
+            try:
+                out = forward(*args, **kwargs)
+            except LastLayerReached:
+                self._add(rows, self.prices.forward)
+                self.forwards = [a + b for a, b in zip(self.forwards, rows, strict=True)]
+                raise
+            self._add(rows, 1.0)
+            return out
+
+        unet.forward = counted
+        try:
             yield self
-            self._settle()
-
-    def _begins(self, unet: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        self._settle()
-        call = inspect.signature(type(unet).forward).bind(unet, *args, **kwargs).arguments
-        rows = self._rows(call["encoder_hidden_states"], call["sample"].shape[0])
-        self._open = rows
-        sample = call["sample"]
-        if sample.requires_grad:
-            sample.register_hook(lambda gradient: self._add(rows, self.prices.backward))
-
-    def _ends(self, unet: Any, args: Any, output: Any) -> None:
-        if self._open is not None:
-            self._add(self._open, 1.0)
-            self._open = None
-
-    def _settle(self) -> None:
-        """A forward that began and never ended was cut short."""
-        if self._open is not None:
-            self._add(self._open, self.prices.forward)
-            self.forwards = [a + b for a, b in zip(self.forwards, self._open, strict=True)]
-            self._open = None
+        finally:
+            if own is None:
+                del unet.forward
+            else:
+                unet.forward = own
 
     def _add(self, rows: Sequence[float], price: float) -> None:
         self.passes = [a + price * b for a, b in zip(self.passes, rows, strict=True)]
