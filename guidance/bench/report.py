@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import InterplayError
+from . import protocol_report
 from .plots import Mark, forest, scatter
 from .results import Row, read_results, read_settings, write_whole
 from .tables import COMPARED, LABELS, SHARES, Comparison, Figure, Results, markdown
@@ -63,6 +64,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Write the page, and print the tables as Markdown."""
+    if read_settings(args.dir).get("bench") in protocol_report.BENCHES:
+        print(protocol_report.text(protocol_report.write(args.dir)))
+        return 0
     write(args.dir)
     if not args.quiet:
         print(markdown(read_results(args.dir)))

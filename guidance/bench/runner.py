@@ -89,7 +89,7 @@ class Unit:
     numbers: tuple[int, ...]
     batch: Batch
 
-    def keys(self) -> list[tuple[str, str, str, int]]:
+    def row_keys(self) -> list[tuple[str, str, str, int]]:
         """``Row.key`` of its pictures."""
         pairs = zip(self.batch.prompts, self.batch.seeds, strict=True)
         return [(self.method.name, self.prompt_set, prompt, seed) for prompt, seed in pairs]
@@ -304,10 +304,10 @@ def execute(folder: Path, plan: Plan, processes: int = 1) -> list[Row]:
 
     A batch that was ended in its middle is drawn again as a whole, so that its pictures are the same to the last bit.
     """
+    everything = units(plan)
     prepare(folder, plan)
     have = {row.key for row in read_results(folder) if (folder / row.file).is_file()}
-    everything = units(plan)
-    todo = [unit for unit in everything if not have.issuperset(unit.keys())]
+    todo = [unit for unit in everything if not have.issuperset(unit.row_keys())]
     missing: dict[str, int] = {}
     for unit in todo:
         missing[unit.method.name] = missing.get(unit.method.name, 0) + len(unit.numbers)

@@ -17,7 +17,8 @@ def wilson(k: float, n: int) -> tuple[float, float]:
         return 0.0, 1.0
     p, z2 = k / n, Z * Z
     middle, half = p + z2 / (2 * n), Z * math.sqrt(p * (1 - p) / n + z2 / (4 * n * n))
-    return max(0.0, (middle - half) / (1 + z2 / n)), min(1.0, (middle + half) / (1 + z2 / n))
+    low, high = (middle - half) / (1 + z2 / n), (middle + half) / (1 + z2 / n)
+    return 0.0 if k == 0 else low, 1.0 if k == n else high  # exactly, whatever rounding says
 
 
 def mcnemar_exact(b: int, c: int) -> float:
