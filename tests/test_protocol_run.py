@@ -17,12 +17,12 @@ pytest.importorskip("diffusers")
 
 from interplay.cli import main
 from interplay.errors import InterplayError
-from interplay.guidance.bench import protocol_models, protocol_report, results
+from interplay.guidance.bench import protocol_models, protocol_report, protocol_run, results
 from interplay.guidance.bench.protocol_command import chosen_sets
 from interplay.guidance.bench.results import Row
 from interplay.guidance.hosts.diffusers import models
 from interplay.guidance.pixelworld.detect import judge
-from interplay.guidance.rewards import clip, pixelworld
+from interplay.guidance.rewards import Reading, Scorer, clip, pixelworld
 from interplay.guidance.rewards.answers import questions_of
 
 RANDOM = ("--model", "random-tiny", "--steps", "2", "--limit", "2", "--seeds", "7", "--device", "cpu")
@@ -199,6 +199,33 @@ def test_each_picture_has_its_line_and_the_page_escapes_it(known):
     lines = (known / "table.md").read_text().splitlines()
     start = lines.index("## MS-COCO: Table I") + 2
     assert len({line.count("|") for line in lines[start : start + 13]}) == 1
+
+
+def test_black_pictures_are_not_scored_but_told(known):
+    scorer = Scorer("clip", "", (), lambda images, prompts: [Reading(0.9) for _ in images])
+    row = Row("plain", "MS-COCO", "a cat", 1, extra={"blank": "1"})
+    assert protocol_run.scored(row, np.zeros((8, 8, 3), np.uint8), [scorer]) == row
+    assert protocol_run.scored(row, np.ones((8, 8, 3), np.uint8), [scorer]).value("clip") == 0.9
+    rows = [dataclasses.replace(r, extra={**r.extra, "blank": "1"}) for r in results.read_results(known)]
+    (known / "results.csv").unlink()
+    for row in rows:
+        results.append_row(known, row)
+    table = next(t for t in protocol_report.report(known).tables if t.title == "MS-COCO: Table I")
+    assert any(note.startswith("4 pictures are black") for note in table.notes)
+
+
+def test_the_report_can_be_made_anew(known, capsys):
+    assert main(["bench", "report", str(known)]) == 0
+    assert "published: RealignDiff (arXiv 2305.19599), Table I" in capsys.readouterr().out
+    assert (known / "report.html").is_file()
+
+
+def test_the_gallery_begins_where_methods_differ(known):
+    for i, method, value in ((0, "plain", 0.1), (0, "SHY", 0.2), (1, "plain", 0.1), (1, "SHY", 0.9)):
+        results.append_row(known, Row(method, "x", f"new {i}", 1, extra={"clip": str(value), "model": "m"}))
+    page = protocol_report.page(known, protocol_report.report(known))
+    gallery = page[page.index("<h2>Pictures</h2>") :]
+    assert gallery.index("new 1") < gallery.index("prompt &lt;0&gt;")  # differ by .8, and by .1
 
 
 # --- models and doors -------------------------------------------------------------------------------------------------

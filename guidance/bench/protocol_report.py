@@ -17,6 +17,7 @@ from .protocol_data import Published, published
 from .protocol_models import banner
 from .results import Row, read_results, read_settings, write_whole
 
+BENCHES = ("shyi", "realign")
 EMPTY = "–"
 NAMES = {
     "tifa": "TIFA-style",
@@ -157,6 +158,9 @@ def _averages(
         chosen = [row for row in rows if row.method == method]
         figures = [tables.figure(chosen, metric) for metric in metrics]
         cells.append((method, f"this run: {model}", str(len(chosen)), *map(_figure, figures)))
+    blank = sum(bool(row.extra.get("blank")) for row in rows)
+    if blank:
+        notes.append(f"{blank} pictures are black (taken by the pipeline's safety checker) and have no score.")
     if "fid" in metrics:
         notes.append("FID is not measured here: it needs thousands of pictures and the data set's own.")
     head = ("method", "whose", "pictures", *(NAMES.get(m, m) for m in metrics))
@@ -298,11 +302,22 @@ def _gallery(folder: Path, made: Report, most: int) -> str:
     groups: dict[tuple[str, str, int], list[Row]] = {}
     for row in made.rows:
         groups.setdefault((row.prompt_set, row.prompt, row.seed), []).append(row)
-    parts = [f"<h2>Pictures</h2><p>{len(groups)} prompts and seeds; the first {min(most, len(groups))} are shown.</p>"]
-    for (_, prompt, seed), rows in list(groups.items())[:most]:
+    ordered = sorted(groups.items(), key=lambda group: -_spread(group[1]))
+    told = f"{len(groups)} prompts and seeds, {min(most, len(groups))} shown: first those on which methods differ most"
+    parts = [f"<h2>Pictures</h2><p>{told}.</p>"]
+    for (_, prompt, seed), rows in ordered[:most]:
         figures = "".join(_figure_html(folder, row) for row in rows)
         parts.append(f'<h3>{escape(prompt)} · seed {seed}</h3><div class="row gallery small">{figures}</div>')
     return "".join(parts)
+
+
+def _spread(rows: Sequence[Row]) -> float:
+    """How far the methods' main scores lie apart on one prompt and seed."""
+    for column in ("tifa_all", "clip", "caption", "itm", "vqascore"):
+        values = [value for row in rows if (value := row.value(column)) is not None]
+        if values:
+            return max(values) - min(values)
+    return 0.0
 
 
 def _figure_html(folder: Path, row: Row) -> str:

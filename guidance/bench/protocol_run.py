@@ -31,7 +31,7 @@ from .results import RESULTS, Row, append_row, picture_file, read_results, read_
 
 logger = logging.getLogger(__name__)
 
-ABOUT = ("file", "model", "weights", "flops", "environment_right", "guided_steps", "moved")
+ABOUT = ("file", "model", "weights", "blank", "flops", "environment_right", "guided_steps", "moved")
 
 
 @dataclass(frozen=True)
@@ -172,6 +172,7 @@ def draw(pipeline: Any, prices: Prices | None, plan: Plan, job: Job) -> tuple[Dr
         "file": picture_file(job.prompt_set, job.number, job.seed, job.method.name),
         "model": plan.model.name,
         "weights": plan.model.weights,
+        "blank": "" if drawn.image.any() else "1",
         "flops": f"{counter.flops[0]:.6g}" if counter else "",
         **drawn.notes,
     }
@@ -242,11 +243,11 @@ def columns_of(scorer: Scorer) -> tuple[str, ...]:
 
 
 def scored(row: Row, image: np.ndarray, scorers: Sequence[Scorer]) -> Row:
-    """The row with the scorers' figures."""
+    """The row with the scorers' figures; a black picture has none, since a safety checker has taken the model's own."""
     from PIL import Image
 
     cells = dict(row.extra)
-    for scorer in scorers:
+    for scorer in scorers if image.any() else ():
         reading = scorer.score([Image.fromarray(image)], [row.prompt])[0]
         figures = scorer.cells(reading)
         cells |= {name: "" if value is None else f"{value:.6g}" for name, value in figures.items()}
@@ -260,7 +261,7 @@ def rescore(folder: Path, scorers: Sequence[Scorer]) -> int:
 
     rows, changed = read_results(folder), 0
     for i, row in enumerate(rows):
-        missing = [scorer for scorer in scorers if scorer.name not in row.extra or _unread(row, scorer)]
+        missing = [scorer for scorer in scorers if _unread(row, scorer) and not row.extra.get("blank")]
         path = folder / row.file
         if missing and path.is_file():
             with Image.open(path) as image:
