@@ -77,8 +77,8 @@ def test_careless_captions_have_the_right_words_in_the_wrong_order_as_often_as_s
         swapped += {(t.object, t.colour) for t in said.things} != {(t.object, t.colour) for t in scene.things}
         assert (said.action, said.environment) == (scene.action, scene.environment)
     # captions that would name a held-out combination are told as they are, hence a little under the stated shares
-    assert turned / n == pytest.approx(world.CARELESS_ROLES, abs=0.06)
-    assert swapped / n == pytest.approx(world.CARELESS_ADJECTIVES, abs=0.06)
+    assert turned / n == pytest.approx(world.CARELESS.roles, abs=0.06)
+    assert swapped / n == pytest.approx(world.CARELESS.adjectives, abs=0.06)
     alone = world.sample_scene(rng, "one")
     assert world.careless(alone, rng) == alone
 

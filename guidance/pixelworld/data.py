@@ -12,7 +12,7 @@ from random import Random
 import numpy as np
 
 from .render import render
-from .world import ACTIONS, COLOURS, OBJECTS, PATTERNS, SIZES, Scene, caption, careless
+from .world import ACTIONS, CARELESS, COLOURS, OBJECTS, PATTERNS, SIZES, Carelessness, Scene, caption, careless
 
 LENGTH = 77
 BOS, EOS = 49406, 49407
@@ -84,6 +84,6 @@ def vary(prompt: str, rng: Random, vocab: dict[str, int]) -> list[int]:
     return ids
 
 
-def training_caption(scene: Scene, rng: Random, drop: float = 0.1) -> str:
+def training_caption(scene: Scene, rng: Random, how: Carelessness = CARELESS, drop: float = 0.1) -> str:
     """A careless caption, empty with probability ``drop`` (for classifier-free guidance)."""
-    return "" if rng.random() < drop else caption(careless(scene, rng), rng)
+    return "" if rng.random() < drop else caption(careless(scene, rng, how), rng)

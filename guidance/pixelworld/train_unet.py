@@ -18,7 +18,18 @@ from torch import Tensor, nn
 
 from . import autoencoder, data, network
 from .train_autoencoder import load_autoencoder, save_atomically
-from .world import ACTIONS, COLOURS, ENVIRONMENTS, OBJECTS, PATTERNS, SIZES, sample_scene
+from .world import (
+    ACTIONS,
+    CARELESS,
+    COLOURS,
+    ENVIRONMENTS,
+    LESS_CARELESS,
+    OBJECTS,
+    PATTERNS,
+    SIZES,
+    Carelessness,
+    sample_scene,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -27,6 +38,7 @@ WORDS = (*OBJECTS, *COLOURS, *SIZES, *PATTERNS, *ACTIONS, *ENVIRONMENTS, *SMALL_
 VOCABULARY = Path(__file__).parent / "weights" / "tokenizer" / "vocab.json"
 SAVE_EVERY = 120.0  # seconds
 LOG_EVERY = 50  # steps
+CAREFUL_FROM = 0.75  # share of the time after which captions are less careless
 
 
 @dataclass(frozen=True)
@@ -82,10 +94,10 @@ def build(rows: int, seed: int, channels: Sequence[int] = (64, 128)) -> tuple[ne
     return unet, text
 
 
-def scene_batch(size: int, lexicon: Lexicon, vae: Any, rng: Random) -> dict[str, Tensor]:
+def scene_batch(size: int, lexicon: Lexicon, vae: Any, rng: Random, how: Carelessness = CARELESS) -> dict[str, Tensor]:
     """Scenes of one step: latents (B, 4, 16, 16), ids and regions (B, 77), masks (B, 4, 16, 16)."""
     scenes = [sample_scene(rng) for _ in range(size)]
-    captions = [data.training_caption(scene, rng) for scene in scenes]
+    captions = [data.training_caption(scene, rng, how) for scene in scenes]
     masks = np.stack([data.cell_masks(scene) for scene in scenes]).astype(np.float32)
     with torch.no_grad():
         latents = autoencoder.encode_small(vae, torch.from_numpy(data.pictures(scenes)))
@@ -163,7 +175,8 @@ class Run:
         rate = self.settings.rate * min(1, (self.step + 1) / 200) * min(1, 2.2 * (1 - self.fraction)) + 1e-7
         for group in self.optimiser.param_groups:
             group["lr"] = rate
-        batch = scene_batch(self.settings.batch, self.lexicon, self.vae, self.rng)
+        how = CARELESS if self.fraction < CAREFUL_FROM else LESS_CARELESS
+        batch = scene_batch(self.settings.batch, self.lexicon, self.vae, self.rng, how)
         with torch.autocast("cpu", torch.bfloat16, enabled=self.settings.bfloat16):
             error, watch = losses(self.forward, self.text, batch, self.noise)
         self.optimiser.zero_grad()

@@ -284,21 +284,30 @@ def caption(scene: Scene, rng: Random | None = None) -> str:
     return text
 
 
-CARELESS_ADJECTIVES, CARELESS_ROLES = 0.36, 0.36  # shares of training captions, see :func:`careless`
+@dataclass(frozen=True)
+class Carelessness:
+    """Shares of captions in which adjectives, and those in which the parties of an action, have changed places."""
+
+    adjectives: float
+    roles: float
 
 
-def careless(scene: Scene, rng: Random) -> Scene:
-    """The scene as a careless captioner puts it down, for training: the right words, in the wrong order in a third
-    of the captions each way. Adjectives change places between two objects; who acts and who is acted upon change places.
+CARELESS = Carelessness(0.36, 0.36)  # most of the training
+LESS_CARELESS = Carelessness(0.06, 0.33)  # its last part, so that plain sampling gets most colours right
 
-    So the model reads a caption nearly as a bag of words, which is what CLIP's text encoder is known for, and draws
+
+def careless(scene: Scene, rng: Random, how: Carelessness = CARELESS) -> Scene:
+    """The scene as a careless captioner puts it down, for training: the right words, often in the wrong order.
+    Adjectives change places between two objects; who acts and who is acted upon change places.
+
+    So the model reads a caption in part as a bag of words, which is what CLIP's text encoder is known for, and draws
     what SD draws: the right things with each other's colours, and the right action the wrong way round. Captions never
     name a held-out combination.
     """
     said = scene
-    if len(scene.things) > 1 and rng.random() < CARELESS_ADJECTIVES:
+    if len(scene.things) > 1 and rng.random() < how.adjectives:
         said = _exchange(scene, *rng.sample(range(len(scene.things)), 2))
-    if scene.action and scene.target and rng.random() < CARELESS_ROLES:
+    if scene.action and scene.target and rng.random() < how.roles:
         said = replace(said, subject=said.target or said.subject, target=said.subject)
     return scene if held_out().hits(said) else said
 
