@@ -8,8 +8,7 @@ from pathlib import Path
 from ...errors import InterplayError
 from ..pixelworld import world
 
-N, SLOW_N, FULL_N = 48, 8, 256
-FAST = ("plain", "CONFORM", "SHY", "SHY (combined)")
+N, SLOW_N, FULL_N = 64, 4, 256  # prompts of each set: by default, for slow methods by default, with --full
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
