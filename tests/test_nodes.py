@@ -19,6 +19,7 @@ ROOT = Path(__file__).resolve().parents[1]
 SNAPSHOT = ROOT / "tests" / "data" / "object_info.json"
 HOST_LISTS = {"sampler_name", "scheduler", "parser"}  # options that depend on the host or on what is installed
 KEYS = ("default", "min", "max", "step", "round", "multiline", "dynamicPrompts", "control_after_generate", "options")
+KEYS = (*KEYS, "forceInput")
 
 
 def node_classes() -> list[Any]:
