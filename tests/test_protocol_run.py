@@ -313,9 +313,11 @@ def test_shyi_is_left_out_with_a_sentence_where_it_cannot_be_had(tmp_path, caplo
     from interplay.guidance.bench import shyi
 
     assert shyi._method("SHYI", {}, asked=False, interact=None) is None
-    assert "SHYI is left out: It needs InteractDiffusion's U-Net" in caplog.text
-    with pytest.raises(InterplayError, match="--interact FILE"):
+    assert "'SHYI' is left out: it needs InteractDiffusion's U-Net" in caplog.text
+    with pytest.raises(InterplayError, match="--interact PATH"):
         shyi._method("SHYI", {}, asked=True, interact=None)
+    with pytest.raises(InterplayError, match="There is no InteractDiffusion U-Net at"):
+        shyi._method("SHYI", {}, asked=False, interact=tmp_path / "none")
 
 
 def test_bench_json_is_plain_json(folder):

@@ -9,6 +9,8 @@ from __future__ import annotations
 import argparse
 import logging
 from collections.abc import Mapping
+from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,12 +21,13 @@ from .protocol_data import AE_SETS, attend_and_excite, paper_prompts
 from .protocol_models import PIXELWORLD
 
 if TYPE_CHECKING:
-    from .methods import Method
+    from .methods import Batch, Drawn, Method
 
 logger = logging.getLogger(__name__)
 
 SEEDS = (4913, 4914, 4915)
-METHODS = ("plain", "CONFORM (paper)", "SHY (paper)", "CONFORM", "SHY", "SHYI")
+SHYI = ("SHYI (paper)", "SHYI", "SHYI (null tokens)")
+METHODS = ("plain", "CONFORM (paper)", "SHY (paper)", "CONFORM", "SHY", *SHYI)
 SETS = ("shyi", "shyi-figures", *AE_SETS, PIXELWORLD)
 FOURTEEN = 14
 
@@ -34,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     from ..rewards import command as rewards
 
     shared_arguments(parser, METHODS, SETS, "4913 4914 4915")
-    parser.add_argument("--interact", type=Path, metavar="FILE", help="InteractDiffusion's U-Net, for SHYI")
+    parser.add_argument("--interact", type=Path, metavar="PATH", help="InteractDiffusion's U-Net, for SHYI")
     rewards.add_arguments(parser)
 
 
@@ -80,29 +83,51 @@ def prompt_sets() -> dict[str, list[str]]:
 
 
 def _method(name: str, configured: Mapping[str, Any], asked: bool, interact: Path | None) -> Method | None:
-    """A method by name; None for SHYI when it was not asked for by name and cannot be had."""
+    """A method by name; None for one of SHYI's when nobody asked for it and its U-Net is not there."""
     from . import methods
 
-    if name != "SHYI" or name in configured:
+    if name not in SHYI or name in configured:
         return methods.named(name, configured)
     try:
-        return _shyi(interact)
+        return _shyi(name, interact)
     except InterplayError as error:
-        if asked:
-            raise
-        logger.warning("SHYI is left out: %s", error)
+        if asked or interact is not None:
+            raise InterplayError(f"'{name}' cannot be drawn: {error}") from error
+        logger.warning("'%s' is left out: %s", name, error)
         return None
 
 
-def _shyi(file: Path | None) -> Method:
-    """SHY on InteractDiffusion's U-Net without boxes.
+def _shyi(name: str, path: Path | None) -> Method:
+    """SHY on InteractDiffusion's U-Net without boxes: as the paper has it, its base alone (the fusers never run), or
+    with the trained fusers on null tokens.
 
     Raises:
-        InterplayError: no file was given, or it cannot be loaded here.
+        InterplayError: no file was given, or it is none.
     """
-    if file is None:
+    from . import methods
+
+    if path is None:
         raise InterplayError(
-            "It needs InteractDiffusion's U-Net (interactdiffusion/diffusers-v1-2 of huggingface.co, 3.9 GB); "
-            "put its file in a folder and name it with --interact FILE."
+            "it needs InteractDiffusion's U-Net (interactdiffusion/diffusers-v1-2 of huggingface.co, 3.9 GB), whose "
+            "folder or file is named with --interact PATH."
         )
-    raise InterplayError(f"This version cannot draw with InteractDiffusion's U-Net yet, so {file} is of no use here.")
+    if not path.exists():
+        raise InterplayError(f"There is no InteractDiffusion U-Net at {path}; name its folder or file with --interact.")
+    shy = methods.guidance(name, {"preset": "SHY (paper)" if "(paper)" in name else "SHY"})
+    null, loaded = "null tokens" in name, dict[str, Any]()
+
+    def draw(pipeline: Any, batch: Batch) -> list[Drawn]:
+        from ..hosts.diffusers.interaction import base_unet, interaction_net, on_null_tokens
+
+        own = pipeline.unet
+        if not loaded:
+            loaded["unet"] = base_unet(own, path)
+            loaded["net"] = interaction_net(own, path) if null else None
+        pipeline.unet = loaded["unet"]
+        try:
+            with on_null_tokens(pipeline.unet, loaded["net"]) if null else nullcontext():
+                return shy.draw(pipeline, batch)
+        finally:
+            pipeline.unet = own
+
+    return replace(shy, draw=draw, settings={**shy.settings, "unet": path.name, "fusers": "null" if null else "off"})
