@@ -144,7 +144,8 @@ def quiet() -> Iterator[None]:
 
 def _draw(folder: Path, plan: Plan, todo: Sequence[Job], done: int) -> None:
     pipeline = plan.model.load()
-    prices = _prices(pipeline)
+    with _sized(pipeline, plan.size):
+        prices = _prices(pipeline)
     progress = Progress(dict(Tally(job.method.name for job in todo)), done, 1)
     progress.show()
     columns = _columns(folder, plan.scorers)
