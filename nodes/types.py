@@ -14,3 +14,6 @@ ObjectsType = io.Custom("INTERPLAY_OBJECTS")
 
 InteractionType = io.Custom("INTERPLAY_INTERACTION")
 """A layout: subject, action and object with their boxes."""
+
+InteractDiffusionType = io.Custom("INTERPLAY_INTERACTDIFFUSION")
+"""The fusers and the tokenizer of InteractDiffusion, ready for ComfyUI."""
