@@ -227,12 +227,14 @@ def _outlive(parent: Any) -> None:
 
 
 def _quiet() -> None:
-    """The libraries' bars and notes would tear ours."""
+    """The libraries' bars and notes would tear ours; tqdm's own lock would be left behind by a worker that is ended."""
     import logging
 
     from diffusers.utils import logging as diffusers_logging
+    from tqdm.std import tqdm
     from transformers.utils import logging as transformers_logging
 
+    tqdm.set_lock(threading.RLock())
     for library in (diffusers_logging, transformers_logging):
         library.set_verbosity_error()
         library.disable_progress_bar()
