@@ -183,6 +183,12 @@ def test_our_lines_stand_under_theirs_in_the_papers_form(known):
     assert theirs["RealignDiff"][1] == "published: RealignDiff (arXiv 2305.19599), Table I"
 
 
+def test_methods_are_held_against_plain_sampling_pair_by_pair(known):
+    table = next(t for t in protocol_report.report(known).tables if t.title == "MS-COCO: less plain sampling")
+    assert table.head == ("method", "pairs", "TIFA-style", "CLIP (cosine)")
+    assert table.cells == (("SHY", "2", "0.000 [0.000, 0.000]", "+0.100 [+0.100, +0.100]"),)
+
+
 def test_each_picture_has_its_line_and_the_page_escapes_it(known):
     made = protocol_report.write(known)
     table = next(t for t in made.tables if t.title == "MS-COCO: each picture")

@@ -18,6 +18,7 @@ from .protocol_models import banner
 from .results import Row, read_results, read_settings, write_whole
 
 BENCHES = ("shyi", "realign")
+BASE = "plain"
 EMPTY = "–"
 NAMES = {
     "tifa": "TIFA-style",
@@ -126,8 +127,34 @@ def _set_tables(name: str, rows: Sequence[Row], theirs: Sequence[Published], mod
         made.append(
             _averages(f"{name}: {table}" if table else name, rows, given, [*metrics, *_more(ours, metrics)], model)
         )
+    made += _paired(name, rows, ours)
     made.append(_pictures(name, rows, ours))
     return made
+
+
+def _paired(name: str, rows: Sequence[Row], ours: Sequence[str]) -> list[Table]:
+    """What each method adds to plain sampling, picture by picture of the same prompt and seed."""
+    base = [row for row in rows if row.method == BASE]
+    others = [method for method in _methods(rows) if method != BASE]
+    metrics = [column for column in ours if column in _SHOWN]
+    if not (base and others and metrics):
+        return []
+    cells = []
+    for method in others:
+        chosen = [row for row in rows if row.method == method]
+        found = [tables.compare(chosen, base, metric) for metric in metrics]
+        most = max((one.n for one in found if one), default=0)
+        cells.append((method, str(most), *map(_difference, found)))
+    head = ("method", "pairs", *(NAMES[m] for m in metrics))
+    note = "Difference of the means over pairs of one prompt and seed, with its bootstrap 95 % interval over prompts."
+    return [Table(f"{name}: less plain sampling", head, tuple(cells), notes=(note,))]
+
+
+def _difference(found: tables.Comparison | None) -> str:
+    if found is None:
+        return EMPTY
+    value, low, high = (f"{'+' if x > 0 else ''}{_number(x)}" for x in (found.difference, found.low, found.high))
+    return value if found.n < 2 else f"{value} [{low}, {high}]"
 
 
 def _methods(rows: Iterable[Row]) -> list[str]:
