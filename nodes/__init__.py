@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from comfy_api.latest import ComfyExtension, io
 
-from . import guidance, maps, pixelworld, prompt, scores
+from . import guidance, interaction, maps, pixelworld, prompt, scores
 
 
 class InterplayExtension(ComfyExtension):
@@ -12,4 +12,4 @@ class InterplayExtension(ComfyExtension):
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         """The node classes, family by family, in the order of the menu."""
-        return [*prompt.NODES, *guidance.NODES, *maps.NODES, *pixelworld.NODES, *scores.NODES]
+        return [*prompt.NODES, *guidance.NODES, *maps.NODES, *pixelworld.NODES, *scores.NODES, *interaction.NODES]
