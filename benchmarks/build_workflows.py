@@ -59,7 +59,8 @@ def _kind(entry: dict[str, Any]) -> Kind:
     sockets, widgets = [], []
     for part in ("required", "optional"):
         for name, (kind, *options) in entry["input"].get(part, {}).items():
-            if isinstance(kind, list) or kind in WIDGET_TYPES:
+            forced = bool(options) and options[0].get("forceInput")
+            if isinstance(kind, list) or (kind in WIDGET_TYPES and not forced):
                 widgets.append(name)
                 if options and options[0].get(SEED_CONTROL):
                     widgets.append(SEED_CONTROL)
@@ -331,10 +332,139 @@ def shy_sd15_patch() -> Workflow:
     return flow
 
 
+SCORE_PROMPT = "a green cat chasing a red robot in the desert"
+BATCH_NOTE = """## Best of a batch, by the model's own judgement
+
+Needs no download: the small model is part of the pack.
+
+1. Press Queue. Eight pictures are drawn; *DiffusionITM Score* asks the model how well each matches the prompt.
+2. *Best of Batch* takes the best by score and margin together. Any node that gives numbers can be mixed in.
+3. The heat-maps show where the prompt helps the model.
+"""
+UNTIL_NOTE = """## Generate until p reaches a threshold, or four tries
+
+Needs no download: the small model is part of the pack.
+
+1. Press Queue. The first try is drawn and scored; the next one runs only if its p falls short of the threshold.
+2. *First Good Try* gives the first that is good enough, or else the best of all.
+3. p is the probability that the prompt fits better than each of its swapped captions.
+"""
+
+
+def _itm(flow: Workflow, pos: tuple[int, int], swaps: int = 3, **links: Any) -> Node:
+    """A DiffusionITM node on its defaults."""
+    settings = {"preset": "fast", "noise_seed": 0, "swaps": swaps, "levels": 0, "low": 0.2, "high": 0.9}
+    return flow.add(
+        "Interplay_DiffusionITM", pos, (340, 420), **links, **settings, metric="as preset", noise="as preset", stop=-1.0
+    )
+
+
+def _pixel_start(flow: Workflow, batch: int, note: str) -> tuple[Node, Node, Node, Node]:
+    """Loader, prompts and latent of a PixelWorld workflow."""
+    load = flow.add("Interplay_PixelWorldLoader", (20, 60), (340, 100))
+    positive, empty = _prompt(flow, load, ("model", "clip"), SCORE_PROMPT, "")
+    latent = flow.add("EmptyLatentImage", (20, 220), (340, 110), width=128, height=128, batch_size=batch)
+    flow.add("MarkdownNote", (20, 390), (340, 300), "Read me", text=note)
+    flow.group("Model and size", (0, 0, 380, 710), GREY)
+    flow.group("Prompt", (400, 0, 460, 880), BLUE)
+    return load, positive, empty, latent
+
+
+def _drawn(
+    flow: Workflow, start: tuple[Node, Node, Node, Node], seed: int, pos: tuple[int, int], title: str = ""
+) -> tuple[Node, Node]:
+    """A stock sampler and its picture."""
+    load, positive, empty, latent = start
+    sampled = flow.add(
+        "KSampler",
+        pos,
+        (340, 270),
+        title,
+        model=(load, "model"),
+        positive=(positive, "conditioning"),
+        negative=(empty, "CONDITIONING"),
+        latent_image=(latent, "LATENT"),
+        **_sampler(seed, 25, 5.0, "euler", "normal"),
+    )
+    below = (pos[0], pos[1] + 320)
+    return sampled, flow.add("VAEDecode", below, (340, 60), samples=(sampled, "LATENT"), vae=(load, "vae"))
+
+
+def best_of_batch_pixelworld() -> Workflow:
+    """Eight pictures, the best by the model's own score."""
+    flow = Workflow("best_of_batch_pixelworld")
+    start = _pixel_start(flow, 8, BATCH_NOTE)
+    load, positive = start[:2]
+    sampled, image = _drawn(flow, start, 6, (900, 60))
+    pictures = (image, "IMAGE")
+    scored = _itm(
+        flow,
+        (1300, 60),
+        model=(load, "model"),
+        positive=(positive, "conditioning"),
+        samples=(sampled, "LATENT"),
+        clip=(load, "clip"),
+        image=pictures,
+    )
+    weights = {f"weight_{i}": 1.0 for i in range(1, 5)}
+    best = flow.add(
+        "Interplay_BestOfBatch",
+        (1700, 60),
+        (340, 340),
+        score_1=(scored, "scores"),
+        score_2=(scored, "margins"),
+        image=pictures,
+        samples=(sampled, "LATENT"),
+        **weights,
+    )
+    flow.add("PreviewImage", (900, 560), (340, 340), "All eight", images=pictures)
+    flow.add("PreviewImage", (1300, 560), (340, 340), "Where the prompt helps", images=(scored, "heatmap"))
+    flow.add("SaveImage", (1700, 460), (340, 340), "The best", images=(best, "image"), filename_prefix="interplay/best")
+    flow.add("PreviewAny", (2080, 60), (320, 740), "Scores", source=(scored, "report"))
+    flow.group("Draw, score, choose", (880, 0, 1540, 930), GREEN)
+    return flow
+
+
+def until_good_pixelworld() -> Workflow:
+    """Up to four tries, each run only if those before fell short."""
+    flow = Workflow("until_good_pixelworld")
+    start = _pixel_start(flow, 1, UNTIL_NOTE)
+    load, positive = start[:2]
+    links: dict[str, Any] = {}
+    for i in range(1, 5):
+        x = 900 + (i - 1) * 380
+        sampled, image = _drawn(flow, start, i, (x, 60), f"Try {i}")
+        scored = _itm(
+            flow,
+            (x, 500),
+            model=(load, "model"),
+            positive=(positive, "conditioning"),
+            samples=(sampled, "LATENT"),
+            clip=(load, "clip"),
+            image=(image, "IMAGE"),
+        )
+        links |= {f"p_{i}": (scored, "p"), f"image_{i}": (image, "IMAGE")}
+    x = 900 + 4 * 380
+    first = flow.add("Interplay_FirstGoodTry", (x, 60), (340, 420), threshold=0.95, **links)
+    flow.add(
+        "SaveImage",
+        (x, 540),
+        (340, 340),
+        "The first good one",
+        images=(first, "image"),
+        filename_prefix="interplay/good",
+    )
+    flow.add("PreviewAny", (x + 380, 60), (240, 120), "Its p", source=(first, "p"))
+    flow.add("PreviewAny", (x + 380, 240), (240, 120), "Which try", source=(first, "try"))
+    flow.group("Tries", (880, 0, 1540, 940), GREEN)
+    flow.group("The first good one", (2400, 0, 760, 940), GOLD)
+    return flow
+
+
 def files() -> dict[Path, str]:
     """Path -> text of every workflow file."""
     out = {}
-    for flow in (shy_pixelworld(), shy_sd15(), shy_sd15_patch()):
+    for flow in (shy_pixelworld(), shy_sd15(), shy_sd15_patch(), best_of_batch_pixelworld(), until_good_pixelworld()):
         out[ROOT / "workflows" / f"{flow.name}.json"] = json.dumps(flow.ui(), indent=2, ensure_ascii=False) + "\n"
         out[ROOT / "workflows/api" / f"{flow.name}.json"] = json.dumps(flow.api(), indent=2, ensure_ascii=False) + "\n"
     return out

@@ -31,7 +31,6 @@ class DiffusionITM(io.ComfyNode):
             category=CATEGORY,
             description="How well the loaded model itself matches pictures and prompt: it denoises each picture with "
             "the prompt, without it and with swapped captions, and compares the errors. Needs no other model.",
-            is_output_node=True,
             inputs=[
                 io.Model.Input("model", tooltip="Any model that samples; guidance on it is left out."),
                 io.Conditioning.Input(
