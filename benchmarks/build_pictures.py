@@ -3,12 +3,13 @@
     COMFYUI_PATH=... python benchmarks/build_pictures.py --out DIR
 
 Needs a ComfyUI with its requirements. Writes shy_pixelworld.jpg (the thumbnail), guided.jpg, hypergraph.jpg
-and maps.jpg, and report.txt with what the nodes said.
+and maps.jpg, and report.txt with what the nodes said; and the thumbnails of the workflows that choose and try again.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import sys
 import tempfile
@@ -63,16 +64,51 @@ def draw(server: ComfyServer, out: Path, seed: int | None) -> None:
     (out / "report.txt").write_text("\n\n".join(said) + "\n", encoding="utf-8")
 
 
+def draw_choice(server: ComfyServer, out: Path) -> None:
+    """Run the workflows that choose and that try again, and save their thumbnails."""
+    prompt: dict[str, Any] = api_workflow("best_of_batch_pixelworld")
+    entry = _finished(server, prompt)
+    everything, heat = (server.pictures(entry, id) for id in nodes_of(prompt, "PreviewImage"))
+    (best,) = server.pictures(entry, nodes_of(prompt, "SaveImage")[0])
+    report = json.loads(entry["outputs"][nodes_of(prompt, "Interplay_DiffusionITM")[0]]["text"][0])
+    title = report["texts"][0]
+    panels = [
+        Panel(picture, f"{score[0]:.2f}" + (" best" if list(picture.getdata()) == list(best.getdata()) else ""))
+        for picture, score in zip(everything, report["scores"], strict=True)
+    ]
+    maps = [Panel(picture.resize(everything[0].size), "") for picture in heat]
+    save(sheet([panels[:4], maps[:4], panels[4:], maps[4:]], title), out / "best_of_batch_pixelworld.jpg")
+    (out / "best_of_batch.json").write_text(json.dumps(report, indent=1), encoding="utf-8")
+
+    prompt = api_workflow("until_good_pixelworld")
+    entry = _finished(server, prompt)
+    (good,) = server.pictures(entry, nodes_of(prompt, "SaveImage")[0])
+    shown, number = (entry["outputs"][id]["text"][0] for id in nodes_of(prompt, "PreviewAny"))
+    panel = Panel(good.resize((256, 256), Image.Resampling.NEAREST), f"try {number}, p = {float(shown):.3f}")
+    save(sheet([[panel]], title), out / "until_good_pixelworld.jpg")
+
+
+def _finished(server: ComfyServer, prompt: dict[str, Any]) -> dict[str, Any]:
+    entry = server.run(prompt)
+    if entry["status"]["status_str"] != "success":
+        raise SystemExit(str(entry["status"]["messages"][-1]))
+    return entry
+
+
 def main() -> None:
     """Run the server and draw."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--seed", type=int, default=None, help="another seed than the workflow's")
+    parser.add_argument("--only", choices=["guidance", "choice"], help="half of the pictures")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
     comfyui = Path(os.environ.get("COMFYUI_PATH") or Path.home() / "comfy" / "ComfyUI")
     with tempfile.TemporaryDirectory() as folder, ComfyServer(comfyui, Path(folder) / "base") as server:
-        draw(server, options.out, options.seed)
+        if options.only != "choice":
+            draw(server, options.out, options.seed)
+        if options.only != "guidance":
+            draw_choice(server, options.out)
 
 
 if __name__ == "__main__":

@@ -42,6 +42,9 @@ from interplay.parsing import parse  # noqa: E402
 from PIL import Image  # noqa: E402
 
 
+NAMES = ("score", "margin", "p", "mix")
+
+
 def auc(right: list[float], wrong: list[float]) -> float | None:
     """Probability that a right picture scores above a wrong one; ties count half."""
     if not right or not wrong:
@@ -53,7 +56,6 @@ def auc(right: list[float], wrong: list[float]) -> float | None:
 def choose(pipeline: Any, args: argparse.Namespace) -> dict[str, Any]:
     """Best of ``--images`` by each score, and how well the scores tell all-right pictures."""
     settings = itm_preset(args.preset, prune=False, stop=0.0, heat=False, normalise="on")
-    names = ("score", "margin", "p", "mix")
     rows: list[dict[str, Any]] = []
     for number, prompt in enumerate(PROMPT_SETS[args.set](args.prompts, args.seed)):
         noise = torch.randn(args.images, 4, 16, 16, generator=torch.Generator().manual_seed(args.seed * 1000 + number))
@@ -67,16 +69,23 @@ def choose(pipeline: Any, args: argparse.Namespace) -> dict[str, Any]:
         margins = np.array([m.mean if (m := found.margin(i)) else 0.0 for i in range(len(images))])
         p = np.array([found.match(i) for i in range(len(images))])
         mix = _standard(score) + _standard(margins)
-        figures = dict(zip(names, (score, margins, p, mix), strict=True))
+        figures = dict(zip(NAMES, (score, margins, p, mix), strict=True))
         right = np.array([v.all_right for v in verdicts], float)
         rows.append({"prompt": prompt, "right": right, **figures})
+        if args.out:
+            args.out.write_text(json.dumps({"so far": number + 1, "choice": summary(rows)}, indent=1), encoding="utf-8")
         print(f"{number + 1}/{args.prompts} right {right.mean():.2f} {prompt}", file=sys.stderr, flush=True)
+    return summary(rows)
+
+
+def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """The figures of all prompts drawn so far."""
     out: dict[str, Any] = {"pictures": sum(len(r["right"]) for r in rows)}
     random_pick = [float(r["right"].mean()) for r in rows]
     any_right = [float(r["right"].max()) for r in rows]
     out["random pick"] = {"all_right": float(np.mean(random_pick)), "interval": bootstrap_interval(random_pick)}
     out["best possible"] = float(np.mean(any_right))
-    for name in names:
+    for name in NAMES:
         picked = [float(r["right"][int(r[name].argmax())]) for r in rows]
         gain = paired_difference(picked, random_pick)
         pairs = [(auc(list(r[name][r["right"] > 0]), list(r[name][r["right"] == 0]))) for r in rows]
