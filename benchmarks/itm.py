@@ -41,7 +41,6 @@ from interplay.guidance.rewards.swaps import swapped_captions  # noqa: E402
 from interplay.parsing import parse  # noqa: E402
 from PIL import Image  # noqa: E402
 
-
 NAMES = ("score", "margin", "p", "mix")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -21,14 +22,7 @@ PROMPT, GUIDED = (
 )
 SAVE_PLAIN, SAVE_GUIDED = nodes_of(PIXEL, "SaveImage")
 MAPS, DRAWING = nodes_of(PIXEL, "Interplay_AttentionMaps")[0], nodes_of(PIXEL, "Interplay_HypergraphPreview")[0]
-IDS = {
-    "Interplay_PromptToHypergraph",
-    "Interplay_HypergraphPreview",
-    "Interplay_ContrastLinkGuidance",
-    "Interplay_ContrastLinkKSampler",
-    "Interplay_AttentionMaps",
-    "Interplay_PixelWorldLoader",
-}
+IDS = set(json.loads((ROOT / "tests" / "data" / "object_info.json").read_text(encoding="utf-8")))
 
 
 @pytest.fixture(scope="module")
