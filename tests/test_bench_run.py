@@ -33,7 +33,7 @@ from PIL import Image
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
-ALWAYS = {"preset": "SHY", "targets": (), "off_switch": False, "end": 0.7}
+ALWAYS = {"preset": "SHY", "step": 0.015, "targets": (), "off_switch": False, "end": 0.7}
 PROMPTS = world.PROMPT_SETS["actions"](5, 3)
 
 
