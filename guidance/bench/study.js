@@ -100,6 +100,7 @@
       pair: step.pair, question: asked[question].id, left: step.left, right: step.right, choice: step[side], seconds,
     });
     keep();
+    say("");
     show();
   }
 
@@ -108,6 +109,7 @@
     state.answers.pop();
     state.undone++;
     keep();
+    say("");
     const fromEnd = !get("end").hidden;
     show();
     if (fromEnd) get("prompt").focus();
@@ -199,6 +201,10 @@
     get("end-title").focus();
   }
 
+  function say(text) {
+    for (const place of document.querySelectorAll(".saved")) place.textContent = text;
+  }
+
   function save() {
     const name = "study-" + study.id.slice(0, 8) + "-" + state.rater.slice(0, 8) + ".json";
     const link = document.createElement("a");
@@ -206,7 +212,7 @@
     link.download = name;
     link.click();
     setTimeout(() => URL.revokeObjectURL(link.href), 60000);
-    get("saved").textContent = "Saved as " + name + " where this browser puts downloads.";
+    say("Saved as " + name + " where this browser puts downloads.");
   }
 
   function anew() {
@@ -219,7 +225,7 @@
     } catch (error) {
       notice("This browser keeps nothing for this page: finish before you close it.");
     }
-    get("saved").textContent = "";
+    say("");
     welcome();
   }
 
@@ -266,6 +272,7 @@
   get("undo").addEventListener("click", undo);
   get("back").addEventListener("click", undo);
   get("save").addEventListener("click", save);
+  get("part").addEventListener("click", save);
   get("another").addEventListener("click", anew);
   get("close").addEventListener("click", () => get("large").close());
   for (const button of document.querySelectorAll("[data-zoom]")) button.addEventListener("click", () => zoom(button));
