@@ -461,10 +461,170 @@ def until_good_pixelworld() -> Workflow:
     return flow
 
 
+INTERACT_FILE = "diffusers/diffusers-v1-2"
+SHYI_NOTE = """## SHYI, as in the paper
+
+SHYI puts InteractDiffusion's U-Net under its losses, without boxes. By the authors' training code that U-Net is SD1.5
+plus layers that only boxes or null tokens switch on: **with fusers off this is SD1.5 itself**. Set
+*fusers_without_boxes* to *null tokens* to use what was trained, or take one of the workflows with boxes.
+
+Needs the diffusers folder `diffusers-v1-2` of InteractDiffusion in `models/diffusers`. 50 steps of ddim, CFG 7.5.
+Not run by us at full size: we had no such weights.
+"""
+BOXES_NOTE = """## Boxes by hand
+
+*Interaction Conditioning* says who does what to whom, and where: box of the subject ; box of the object, as
+x1, y1, x2, y2 from 0 to 1. The place of the action (red) lies between them. Connect both of its outputs.
+
+Needs the diffusers folder `diffusers-v1-2` of InteractDiffusion in `models/diffusers`, or any other of its forms.
+Not run by us at full size: we had no such weights.
+"""
+AUTO_NOTE = """## Boxes from the prompt
+
+*Interaction Layout* places everyone who takes part in an action: *by rule*, or *from attention*, a short draft with the
+sampler's own seed (keep *draft_seed* and *seed* alike). SHY's guidance runs on top, with its gradient through the
+fusers. Wrong place? Copy the text, correct it, paste it into *triplets* of Interaction Conditioning and cut the link of
+its *layout*.
+
+Needs the diffusers folder `diffusers-v1-2` of InteractDiffusion in `models/diffusers`, or any other of its forms.
+Not run by us at full size: we had no such weights.
+"""
+INTERACT_SETTINGS = _sampler(7, 50, 7.5, "ddim", "ddim_uniform")
+TRIPLETS = "cat | chasing | dog @ 0.05,0.35,0.47,0.9 ; 0.55,0.35,0.97,0.9"
+
+
+def _interact_start(flow: Workflow, note: str) -> tuple[Node, Node, Node, Node]:
+    """Loader, prompts and latent of an InteractDiffusion workflow."""
+    load = flow.add(
+        "Interplay_InteractDiffusionLoader",
+        (20, 60),
+        (340, 210),
+        interaction_file=INTERACT_FILE,
+        weight_dtype="default",
+        fusers_without_boxes="off",
+        convert_to="",
+    )
+    positive, empty = _prompt(flow, load, ("model", "clip"), SD_PROMPT, "blurry, deformed")
+    latent = flow.add("EmptyLatentImage", (20, 330), (340, 110), width=512, height=512, batch_size=1)
+    flow.add("MarkdownNote", (20, 500), (340, 380), "Read me", text=note)
+    flow.group("Model and size", (0, 0, 380, 900), GREY)
+    flow.group("Prompt", (400, 0, 460, 900), BLUE)
+    return load, positive, empty, latent
+
+
+def _interact_end(flow: Workflow, load: Node, samples: tuple[Node, str], x: int, name: str) -> None:
+    image = flow.add("VAEDecode", (x, 60), (200, 60), samples=samples, vae=(load, "vae"))
+    flow.add("SaveImage", (x, 180), (460, 460), images=(image, "IMAGE"), filename_prefix=f"interplay/{name}")
+
+
+def shyi_sd15() -> Workflow:
+    """What the SHYI paper describes."""
+    flow = Workflow("shyi_sd15")
+    load, positive, empty, latent = _interact_start(flow, SHYI_NOTE)
+    guided = flow.add(
+        "Interplay_ContrastLinkKSampler",
+        (900, 60),
+        (340, 380),
+        model=(load, "model"),
+        positive=(positive, "conditioning"),
+        negative=(empty, "CONDITIONING"),
+        latent_image=(latent, "LATENT"),
+        **INTERACT_SETTINGS,
+        preset="SHY (paper)",
+        strength=1.0,
+    )
+    flow.add("PreviewAny", (900, 500), (340, 200), "What the file is", source=(load, "report"))
+    _interact_end(flow, load, (guided, "latent"), 1300, "shyi")
+    flow.group("SHY's losses on the other U-Net", (880, 0, 900, 900), GREEN)
+    return flow
+
+
+def _grounded(flow: Workflow, load: Node, positive: Node, empty: Node, triplets: str, **layout: Any) -> Node:
+    return flow.add(
+        "Interplay_InteractionConditioning",
+        (900, 60),
+        (360, 480),
+        positive_in=(positive, "conditioning"),
+        negative_in=(empty, "CONDITIONING"),
+        interactdiffusion=(load, "interactdiffusion"),
+        clip=(load, "clip"),
+        triplets=triplets,
+        beta=1.0,
+        decay=0.0,
+        strength=1.0,
+        width=512,
+        height=512,
+        **layout,
+    )
+
+
+def interaction_boxes_sd15() -> Workflow:
+    """Boxes typed, stock sampler."""
+    flow = Workflow("interaction_boxes_sd15")
+    load, positive, empty, latent = _interact_start(flow, BOXES_NOTE)
+    grounded = _grounded(flow, load, positive, empty, TRIPLETS)
+    flow.add("PreviewImage", (900, 600), (360, 280), images=(grounded, "preview"))
+    sampled = flow.add(
+        "KSampler",
+        (1300, 60),
+        (340, 270),
+        model=(load, "model"),
+        positive=(grounded, "positive"),
+        negative=(grounded, "negative"),
+        latent_image=(latent, "LATENT"),
+        **INTERACT_SETTINGS,
+    )
+    _interact_end(flow, load, (sampled, "LATENT"), 1680, "boxes")
+    flow.group("Who does what to whom, and where", (880, 0, 1280, 900), GREEN)
+    return flow
+
+
+def interaction_layout_sd15() -> Workflow:
+    """Boxes from the prompt, with guidance on top."""
+    flow = Workflow("interaction_layout_sd15")
+    load, positive, empty, latent = _interact_start(flow, AUTO_NOTE)
+    layout = flow.add(
+        "Interplay_InteractionLayout",
+        (900, 610),
+        (360, 460),
+        method="by rule",
+        triplets="",
+        width=512,
+        height=512,
+        draft_seed=7,
+        draft_share=0.3,
+        threshold=0.45,
+        hypergraph=(positive, "hypergraph"),
+        model=(load, "model"),
+        positive=(positive, "conditioning"),
+        negative=(empty, "CONDITIONING"),
+        latent=(latent, "LATENT"),
+    )
+    grounded = _grounded(flow, load, positive, empty, "", layout=(layout, "layout"))
+    guided = flow.add(
+        "Interplay_ContrastLinkKSampler",
+        (1300, 60),
+        (340, 380),
+        model=(load, "model"),
+        positive=(grounded, "positive"),
+        negative=(grounded, "negative"),
+        latent_image=(latent, "LATENT"),
+        **INTERACT_SETTINGS,
+        preset="SHY",
+        strength=1.0,
+    )
+    flow.add("PreviewAny", (1300, 500), (340, 200), "The layout as text", source=(layout, "text"))
+    _interact_end(flow, load, (guided, "latent"), 1680, "layout")
+    flow.group("Layout from the prompt, guidance on top", (880, 0, 1280, 1090), GREEN)
+    return flow
+
+
 def files() -> dict[Path, str]:
     """Path -> text of every workflow file."""
+    pixelworld = (shy_pixelworld(), best_of_batch_pixelworld(), until_good_pixelworld())
+    large = (shy_sd15(), shy_sd15_patch(), shyi_sd15(), interaction_boxes_sd15(), interaction_layout_sd15())
     out = {}
-    for flow in (shy_pixelworld(), shy_sd15(), shy_sd15_patch(), best_of_batch_pixelworld(), until_good_pixelworld()):
+    for flow in (*pixelworld, *large):
         out[ROOT / "workflows" / f"{flow.name}.json"] = json.dumps(flow.ui(), indent=2, ensure_ascii=False) + "\n"
         out[ROOT / "workflows/api" / f"{flow.name}.json"] = json.dumps(flow.api(), indent=2, ensure_ascii=False) + "\n"
     return out

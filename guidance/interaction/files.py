@@ -106,7 +106,7 @@ def _nested(content: Mapping[str, Any], name: str, heads: int) -> Parts:
     clip, vae = _tensors(content.get("text_encoder")), _tensors(content.get("autoencoder"))
     if not any(key.startswith(TOKENIZER) for key in unet):
         raise InterplayError(f"'{name}' is a training file whose model holds no interactions: choose another file.")
-    notes = ()
+    notes: tuple[str, ...] = ()
     if any(key in content for key in _TRAINING):
         notes = ("The file also holds the state of a training run, which is not used and may be deleted.",)
     return _parts(NESTED, unet, name, clip, vae, heads, notes)
