@@ -127,3 +127,6 @@ def test_what_does_not_fit_is_said():
         score_latents(comfy_tiny.build(), comfy_tiny.text(), latent, itm_preset("fast"))
     with pytest.raises(InterplayError, match="empty prompt"):
         score_latents(comfy_tiny.build(), comfy_tiny.text(), latents(), itm_preset("fast", normalise="on"))
+    part = comfy_tiny.text(1, start_percent=0.5)
+    with pytest.raises(InterplayError, match="a part of the steps"):
+        score_latents(comfy_tiny.build(), part, latents(), itm_preset("fast"))

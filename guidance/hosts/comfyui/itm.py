@@ -55,6 +55,11 @@ def score_latents(
         raise InterplayError("Latents of picture and sound together cannot be scored: give the pictures alone.")
     if not bool(torch.isfinite(samples).all()):
         raise InterplayError("The latent holds NaN or infinite values: encode the picture again, with the VAE in fp32.")
+    for cond in (*positive, *(empty or ()), *(part for _, other in contrasts for part in other)):
+        if cond[1].get("start_percent", 0.0) > 0.0 or cond[1].get("end_percent", 1.0) < 1.0:
+            raise InterplayError(
+                "A prompt that is in use for a part of the steps only cannot be scored: give it plain."
+            )
     guider = comfy.samplers.CFGGuider(unguided(model))
     names = ["positive", *(f"contrast_{i}" for i in range(len(contrasts)))]
     conds = {"positive": positive, **{f"contrast_{i}": cond for i, (_, cond) in enumerate(contrasts)}}
