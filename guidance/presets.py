@@ -44,10 +44,10 @@ class GuidanceConfig:
 
     preset: str = "SHY"
     strength: float = 1.0
-    terms: tuple[str, ...] = ("C", "A", "L")
-    selection: str = "weighted cycle"
+    terms: tuple[str, ...] = ("C", "R")
+    selection: str = "combined"
     cycle: tuple[str, ...] = ("C", "A", "C", "L")
-    weights: tuple[tuple[str, float], ...] = ()
+    weights: tuple[tuple[str, float], ...] = (("R", 2.0),)
     skip_met: bool = False
     temperature_contrast: float = 0.5
     temperature_link: float = 0.5
@@ -58,22 +58,22 @@ class GuidanceConfig:
     link_mode: str = "hinge"
     link_margin: float = 0.35
     environment_weight: float = 0.5
-    role_margin: float = 0.2
-    role_sideways: bool = False
+    role_margin: float = 0.4
+    role_sideways: bool = True
     use_previous: bool = True
     step_rule: str = "relative"
-    step: float = 0.015
+    step: float = 0.06
     reference_steps: int | None = 25
-    norm_cap: float | None = 0.04
+    norm_cap: float | None = 0.06
     restore_std: bool = True
-    start: float = 0.0
-    end: float = 0.2
-    windows: tuple[tuple[str, float, float], ...] = ()
-    refine_at: tuple[float, ...] = ()
-    refine_iterations: tuple[int, ...] = ()
+    start: float = 0.08
+    end: float = 0.5
+    windows: tuple[tuple[str, float, float], ...] = (("R", 0.0, 0.4),)
+    refine_at: tuple[float, ...] = (0.08,)
+    refine_iterations: tuple[int, ...] = (3,)
     early_stop: bool = True
     off_switch: bool = True
-    targets: tuple[tuple[str, float], ...] = (("C", 0.25), ("A", 0.8), ("L", 1.0))
+    targets: tuple[tuple[str, float], ...] = (("C", 0.4), ("A", 0.8), ("L", 1.0), ("R", 0.2))
     loss_scale: float = 4096.0
 
     def __post_init__(self) -> None:
@@ -153,7 +153,9 @@ class GuidanceConfig:
 _SHY = GuidanceConfig()
 _PAPER = GuidanceConfig(
     preset="SHY (paper)",
+    terms=("C", "A", "L"),
     selection="cycle",
+    weights=(),
     skip_met=False,
     environment_weight=1.0,
     link_mode="paper",
@@ -162,7 +164,9 @@ _PAPER = GuidanceConfig(
     reference_steps=50,
     norm_cap=None,
     restore_std=False,
+    start=0.0,
     end=0.5,
+    windows=(),
     refine_at=(0.0, 0.2, 0.4),
     refine_iterations=(20, 20, 20),
     early_stop=False,
@@ -173,10 +177,10 @@ _PAPER = GuidanceConfig(
 
 PRESETS: dict[str, GuidanceConfig] = {
     "SHY": _SHY,
-    "SHY (combined)": dataclasses.replace(_SHY, preset="SHY (combined)", selection="combined"),
+    "SHY (combined)": dataclasses.replace(_SHY, preset="SHY (combined)", terms=("C", "A", "L"), weights=(), windows=()),
     "SHY (paper)": _PAPER,
     "CONFORM": dataclasses.replace(
-        _SHY, preset="CONFORM", terms=("C",), selection="cycle", cycle=("C",), environment_weight=1.0
+        _SHY, preset="CONFORM", terms=("C",), cycle=("C",), weights=(), windows=(), environment_weight=1.0
     ),
     "CONFORM (paper)": dataclasses.replace(
         _PAPER, preset="CONFORM (paper)", terms=("C",), cycle=("C",), literal_blur=True, reference_steps=None

@@ -17,8 +17,8 @@ from .types import CATEGORY
 AS_PRESET = "as preset"
 OFF_SWITCH = [AS_PRESET, "on", "off"]
 PRESET_TIP = (
-    "SHY: contrast, action and link losses in turn, gentle and quick. SHY (combined): all in every step. CONFORM: "
-    "contrast of "
+    "SHY: contrast, action, link and roles in every step, quick; leaves pictures alone that are on their way. SHY "
+    "(combined): the same without roles (who acts stands where the verb puts it, else left). CONFORM: contrast of "
     "objects only. The ones called (paper) follow the publications: slow and strong."
 )
 STRENGTH_TIP = (
@@ -30,7 +30,9 @@ def _config(
     name: str, strength: float, start: float, end: float, selection: str, link: str, off_switch: str
 ) -> GuidanceConfig:
     """The preset with those settings changed that the widgets change."""
-    changes: dict[str, Any] = {"strength": strength, "start": start}
+    changes: dict[str, Any] = {"strength": strength}
+    if start > 0.0:
+        changes["start"] = start
     if end > 0.0:
         changes["end"] = end
     if selection != AS_PRESET:
@@ -81,7 +83,8 @@ class ContrastLinkGuidance(io.ComfyNode):
                     max=1.0,
                     step=0.01,
                     round=0.001,
-                    tooltip="Share of the schedule at which guidance begins; 0 = the first step.",
+                    tooltip="Share of the schedule at which guidance begins; 0 = where the preset begins it (SHY 0.08, "
+                    "paper 0).",
                 ),
                 io.Float.Input(
                     "end_percent",
@@ -90,8 +93,7 @@ class ContrastLinkGuidance(io.ComfyNode):
                     max=1.0,
                     step=0.01,
                     round=0.001,
-                    tooltip="Share of the schedule at which guidance ends; 0 = where the preset ends it (SHY 0.2, "
-                    "paper 0.5).",
+                    tooltip="Share of the schedule at which guidance ends; 0 = where the preset ends it (0.5).",
                 ),
                 io.Combo.Input(
                     "apply_to",

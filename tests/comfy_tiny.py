@@ -133,10 +133,10 @@ def guided_text(seed: int = 1, **extra: Any) -> list[list[Any]]:
 
 def settings(**changes: Any) -> Any:
     """Guidance that is always on and never satisfied, so that every run moves."""
-    from interplay.guidance.presets import preset
+    from guidance_cases import gentle
 
     plain = {"end": 1.0, "off_switch": False, "early_stop": False, "skip_met": False, "targets": ()}
-    return preset("SHY", **{**plain, **changes})
+    return gentle("SHY", **{**plain, **changes})
 
 
 def sample(

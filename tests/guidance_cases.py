@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import random
+from typing import Any
 
 import torch
 from interplay.guidance.graph import EdgeTokens, TokenGraph, TokenWord, VertexTokens
+from interplay.guidance.presets import GuidanceConfig, preset
 from torch import Tensor
 
 
@@ -77,3 +79,30 @@ def random_maps(graph: TokenGraph, batch: int = 2, size: tuple[int, int] = (5, 7
     """(B, J, H, W) positive float64 maps."""
     generator = torch.Generator().manual_seed(seed)
     return torch.rand(batch, len(graph.words), *size, dtype=torch.float64, generator=generator) ** 3 + 1e-3
+
+
+GENTLE: dict[str, Any] = {
+    "terms": ("C", "A", "L"),
+    "selection": "weighted cycle",
+    "cycle": ("C", "A", "C", "L"),
+    "weights": (),
+    "step": 0.015,
+    "norm_cap": 0.04,
+    "start": 0.0,
+    "end": 0.2,
+    "windows": (),
+    "refine_at": (),
+    "refine_iterations": (),
+    "targets": (("C", 0.25), ("A", 0.8), ("L", 1.0)),
+}
+_OWN: dict[str, dict[str, Any]] = {
+    "SHY": {},
+    "SHY (combined)": {"selection": "combined"},
+    "CONFORM": {"terms": ("C",), "selection": "cycle", "cycle": ("C",)},
+}
+
+
+def gentle(name: str, **changes: Any) -> GuidanceConfig:
+    """A preset with settings that mechanics can be tested on whatever the tuned ones are: short, from the first step,
+    all three of the paper's losses in turn. The presets called (paper) are as they are."""
+    return preset(name, **({**GENTLE, **_OWN[name]} if name in _OWN else {}) | changes)

@@ -12,13 +12,13 @@ pytest.importorskip("diffusers")
 
 import diffusers
 from diffusers import AutoencoderKL, StableDiffusionPipeline, StableDiffusionXLPipeline, UNet2DConditionModel
+from guidance_cases import gentle as preset
 from interplay.errors import InterplayError
 from interplay.guidance.engine import Guide, GuidedMaps
 from interplay.guidance.graph import EdgeTokens, TokenGraph, TokenWord, VertexTokens
 from interplay.guidance.hosts.diffusers import capture, maps, schedule
 from interplay.guidance.hosts.diffusers.guidance import guided
 from interplay.guidance.maps import word_maps
-from interplay.guidance.presets import preset
 
 LENGTH = 77
 WORDS = ("white", "dog", "plays", "ginger", "cat", "forest")

@@ -12,7 +12,7 @@ pytest.importorskip("diffusers")
 
 import diffusers
 from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel
-from interplay.guidance.presets import preset
+from guidance_cases import gentle as preset
 from interplay.parsing import parse
 
 pytestmark = pytest.mark.comfy

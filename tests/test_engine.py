@@ -9,11 +9,12 @@ import math
 import pytest
 import torch
 from guidance_cases import CAT_AND_DOG, CHASE, DOG_AND_CAT, PIGEON
+from guidance_cases import gentle as preset
 from interplay.errors import InterplayError
 from interplay.guidance.engine import Guide, GuidedMaps
 from interplay.guidance.losses import action_contrast, contrast, link
 from interplay.guidance.maps import attention_columns, gaussian_blur, scaled_kernel, word_maps
-from interplay.guidance.presets import PRESETS, preset
+from interplay.guidance.presets import PRESETS
 from interplay.guidance.update import decay
 
 STEPS = 10

@@ -47,12 +47,12 @@ def test_changes():
         ({"terms": ("C", "C")}, "must be one or more different"),
         ({"terms": ("Q",)}, "no loss term called 'Q'"),
         ({"targets": (("X", 0.1),)}, "no loss term called 'X'"),
-        ({"terms": ("C",), "cycle": ("A", "L")}, "has none of the terms"),
+        ({"terms": ("C",), "cycle": ("A", "L"), "selection": "random"}, "has none of the terms"),
         ({"kernel_narrow": (4, 1.0)}, "odd number of cells"),
         ({"kernel_wide": (7, 0.0)}, "positive sigma"),
         ({"norm_cap": 0.0}, "norm_cap is 0.0"),
         ({"environment_weight": 1.5}, "environment_weight is 1.5"),
-        ({"refine_at": (0.1,)}, "one count of 0 or more for each place"),
+        ({"refine_at": (0.1, 0.2)}, "one count of 0 or more for each place"),
         ({"refine_at": (0.1,), "refine_iterations": (-1,)}, "one count of 0 or more"),
         ({"colour": 1}, "no guidance setting called 'colour'"),
     ],
@@ -74,6 +74,8 @@ def _docs_rows() -> list[str]:
     columns = [PRESETS[n] for n in ("SHY", "SHY (combined)", "CONFORM", "SHY (paper)", "CONFORM (paper)")]
     rows = {
         "terms": lambda c: " ".join(c.terms),
+        "weights": lambda c: ", ".join(f"{n} {w:g}" for n, w in c.weights if n in c.terms) or "–",
+        "roles": lambda c: f"margin {c.role_margin:g}, sideways" if "R" in c.terms else "–",
         "selection": lambda c: c.selection + (f" {' '.join(c.cycle)}" if c.selection == "weighted cycle" else ""),
         "link": lambda c: (
             f"{c.link_mode}{f' {c.link_margin:g}' if c.link_mode == 'hinge' else ''}" if "L" in c.terms else "–"
@@ -83,6 +85,7 @@ def _docs_rows() -> list[str]:
         "step": lambda c: f"{c.step:.1%} of \\|z\\|" if c.step_rule == "relative" else f"{c.step:g} · gradient",
         "for steps": lambda c: f"{c.reference_steps or 'any'}",
         "window": lambda c: f"{c.start:g}–{c.end:g}",
+        "windows of terms": lambda c: ", ".join(f"{n} {a:g}–{b:g}" for n, a, b in c.windows if n in c.terms) or "–",
         "refinement": lambda c: (
             ", ".join(f"{n} at {a:g}" for a, n in zip(c.refine_at, c.refine_iterations, strict=True)) or "–"
         ),
