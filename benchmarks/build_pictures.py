@@ -73,7 +73,7 @@ def draw_choice(server: ComfyServer, out: Path) -> None:
     report = json.loads(entry["outputs"][nodes_of(prompt, "Interplay_DiffusionITM")[0]]["text"][0])
     title = report["texts"][0]
     panels = [
-        Panel(picture, f"{score[0]:.2f}" + (" best" if list(picture.getdata()) == list(best.getdata()) else ""))
+        Panel(picture, f"{score[0]:.2f}" + (" best" if picture.tobytes() == best.tobytes() else ""))
         for picture, score in zip(everything, report["scores"], strict=True)
     ]
     maps = [Panel(picture.resize(everything[0].size), "") for picture in heat]

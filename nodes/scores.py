@@ -164,10 +164,10 @@ class DiffusionITM(io.ComfyNode):
         scores, heat, report = found.scores, found.scores.heat, found.scores.to_json(found.texts)
         pictures = None if heat is None else to_tensor(help_pictures(heat, image))
         shown = {} if pictures is None else ui.PreviewImage(pictures, cls=cls).as_dict()
-        count = range(len(scores.errors))
-        margins = [m.mean if (m := scores.margin(i)) else 0.0 for i in count]
-        values = (scores.values()[:, 0].tolist(), [scores.match(i) for i in count], margins)
-        return io.NodeOutput(*values, pictures, report, ui={**shown, "text": (report,)})
+        values = scores.comparable()
+        margins = (values[:, 0] - values[:, 1:].amax(1)).tolist() if against else [0.0] * len(values)
+        p = [scores.match(i) for i in range(len(values))]
+        return io.NodeOutput(values[:, 0].tolist(), p, margins, pictures, report, ui={**shown, "text": (report,)})
 
 
 def _company(clip: Any, positive: Any, contrast: Any, swaps: int) -> tuple[Any, list[tuple[str, Any]]]:

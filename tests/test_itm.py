@@ -171,6 +171,21 @@ def test_pruning_saves_calls_and_keeps_the_winner():
     torch.testing.assert_close(pruned.errors[kept], full.errors[kept])
 
 
+def test_scores_can_be_compared_although_some_pictures_saw_fewer_noise_levels():
+    """Dropped pictures keep their paired distance to the best; plain means mix up the noise levels."""
+    world = ExactWorld()
+    pictures = torch.cat([world.picture(PAIRS[i], i) for i in (3, RIGHT, 20, SWAPPED, 7, 11, 14, 29)])
+    asked = {"levels": 16, "stop": 0.0, "heat": False}
+    pruned, full = (ask(world, pictures, RIGHT, SWAPPED, **asked, prune=p) for p in (True, False))
+    torch.testing.assert_close(full.comparable(), full.values())
+    own = pruned.comparable()[:, 0]
+    assert int(own.argmax()) == 1 and float(own[1]) == pytest.approx(float(pruned.values()[1, 0]))
+    for i in range(8):
+        shared = torch.isfinite(pruned.errors[i, 0])
+        distance = (full.gains()[i, 0] - full.gains()[1, 0])[shared].mean()
+        assert float(own[i] - own[1]) == pytest.approx(float(distance), abs=1e-6)
+
+
 def test_the_first_text_is_never_pruned():
     world = ExactWorld()
     found = ask(world, world.picture((0, 1)), 29, RIGHT, SWAPPED, 3, 7, 8, levels=12, stop=0.0)

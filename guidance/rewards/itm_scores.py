@@ -51,6 +51,15 @@ class Scores:
         """(N, K): the scores, means over the draws each pair has."""
         return self.gains().nanmean(-1)
 
+    def comparable(self) -> Tensor:
+        """(N, K): scores that can be compared although some pairs were dropped on the way, and so saw other noise
+        levels: the best picture's (of one picture: the first text's) plus the difference to it over the draws that
+        both have. The same as ``values`` where nothing was dropped.
+        """
+        gains = self.gains()
+        reference = gains[self.ranking()[:1]] if len(gains) > 1 else gains[:, :1]
+        return (gains - reference).nanmean(-1) + reference.nanmean(-1)
+
     def standard_errors(self) -> Tensor:
         """(N, K): of the scores; NaN with one draw."""
         gains = self.gains()
@@ -118,6 +127,7 @@ class Scores:
         ranking = self.ranking()
         out: dict[str, Any] = {
             "scores": _rounded(self.values()),
+            "comparable": _rounded(self.comparable()),
             "standard_errors": _rounded(self.standard_errors()),
             "draws": self.draws().tolist(),
             "normalised": self.normalised,
