@@ -73,8 +73,8 @@ def draw_choice(server: ComfyServer, out: Path) -> None:
     report = json.loads(entry["outputs"][nodes_of(prompt, "Interplay_DiffusionITM")[0]]["text"][0])
     title = report["texts"][0]
     panels = [
-        Panel(picture, f"{score[0]:.2f}" + (" best" if picture.tobytes() == best.tobytes() else ""))
-        for picture, score in zip(everything, report["scores"], strict=True)
+        Panel(picture, f"{margin['difference']:.3f}" + (" best" if picture.tobytes() == best.tobytes() else ""))
+        for picture, margin in zip(everything, report["margins"], strict=True)
     ]
     maps = [Panel(picture.resize(everything[0].size), "") for picture in heat]
     save(sheet([panels[:4], maps[:4], panels[4:], maps[4:]], title), out / "best_of_batch_pixelworld.jpg")

@@ -338,7 +338,7 @@ BATCH_NOTE = """## Best of a batch, by the model's own judgement
 Needs no download: the small model is part of the pack.
 
 1. Press Queue. Eight pictures are drawn; *DiffusionITM Score* asks the model how well each matches the prompt.
-2. *Best of Batch* takes the best by score and margin together. Any node that gives numbers can be mixed in.
+2. *Best of Batch* takes the one that fits the prompt by the largest margin over its swapped captions. Any node that gives numbers can be mixed in.
 3. The heat-maps show where the prompt helps the model.
 """
 UNTIL_NOTE = """## Generate until p reaches a threshold, or four tries
@@ -351,11 +351,11 @@ Needs no download: the small model is part of the pack.
 """
 
 
-def _itm(flow: Workflow, pos: tuple[int, int], swaps: int = 3, **links: Any) -> Node:
+def _itm(flow: Workflow, pos: tuple[int, int], stop: float = -1.0, **links: Any) -> Node:
     """A DiffusionITM node on its defaults."""
-    settings = {"preset": "fast", "noise_seed": 0, "swaps": swaps, "levels": 0, "low": 0.2, "high": 0.9}
+    settings = {"preset": "fast", "noise_seed": 0, "swaps": 3, "levels": 0, "low": 0.2, "high": 0.9}
     return flow.add(
-        "Interplay_DiffusionITM", pos, (340, 420), **links, **settings, metric="as preset", noise="as preset", stop=-1.0
+        "Interplay_DiffusionITM", pos, (340, 420), **links, **settings, metric="as preset", noise="as preset", stop=stop
     )
 
 
@@ -400,6 +400,7 @@ def best_of_batch_pixelworld() -> Workflow:
     scored = _itm(
         flow,
         (1300, 60),
+        stop=0.0,
         model=(load, "model"),
         positive=(positive, "conditioning"),
         samples=(sampled, "LATENT"),
@@ -411,8 +412,7 @@ def best_of_batch_pixelworld() -> Workflow:
         "Interplay_BestOfBatch",
         (1700, 60),
         (340, 340),
-        score_1=(scored, "scores"),
-        score_2=(scored, "margins"),
+        score_1=(scored, "margins"),
         image=pictures,
         samples=(sampled, "LATENT"),
         **weights,

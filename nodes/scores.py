@@ -114,8 +114,8 @@ class DiffusionITM(io.ComfyNode):
                     max=100.0,
                     step=0.5,
                     optional=True,
-                    tooltip="Stop early when the ranking is clear by this many standard errors; 0 = never, -1 = as the "
-                    "preset.",
+                    tooltip="Stop early when the ranking is clear by this many standard errors; 0 = never, and drop no picture "
+                    "on the way; -1 = as the preset.",
                 ),
             ],
             outputs=[
@@ -187,6 +187,8 @@ def _changed(
     """The settings that widgets change."""
     changes: dict[str, Any] = {"levels": levels, "low": low, "high": high, "steps": ()} if levels else {}
     changes |= {key: value for key, value in (("metric", metric), ("noise", noise)) if value != AS_PRESET}
+    if stop == 0.0:
+        changes["prune"] = False
     return changes if stop < 0 else {**changes, "stop": stop}
 
 
