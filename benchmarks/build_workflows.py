@@ -338,7 +338,8 @@ BATCH_NOTE = """## Best of a batch, by the model's own judgement
 Needs no download: the small model is part of the pack.
 
 1. Press Queue. Eight pictures are drawn; *DiffusionITM Score* asks the model how well each matches the prompt.
-2. *Best of Batch* takes the one that fits the prompt by the largest margin over its swapped captions. Any node that gives numbers can be mixed in.
+2. *Best of Batch* takes the one that fits the prompt by the largest margin over its swapped captions.
+   Any node that gives numbers can be mixed in.
 3. The heat-maps show where the prompt helps the model.
 """
 UNTIL_NOTE = """## Generate until p reaches a threshold, or four tries

@@ -114,8 +114,8 @@ class DiffusionITM(io.ComfyNode):
                     max=100.0,
                     step=0.5,
                     optional=True,
-                    tooltip="Stop early when the ranking is clear by this many standard errors; 0 = never, and drop no picture "
-                    "on the way; -1 = as the preset.",
+                    tooltip="Stop early when the ranking is clear by this many standard errors; 0 = never, and drop no "
+                    "picture on the way; -1 = as the preset.",
                 ),
             ],
             outputs=[
