@@ -25,7 +25,7 @@ from interplay.guidance.pixelworld.detect import judge
 from interplay.guidance.rewards import Reading, Scorer, clip, pixelworld
 from interplay.guidance.rewards.answers import questions_of
 
-RANDOM = ("--model", "random-tiny", "--steps", "2", "--limit", "2", "--seeds", "7", "--device", "cpu")
+RANDOM = ("--model", "random-tiny", "--steps", "4", "--limit", "2", "--seeds", "7", "--device", "cpu")
 METHODS = ("--methods", "plain", "SHY")
 
 
@@ -50,7 +50,7 @@ def test_every_row_says_which_model_made_it(folder):
         with Image.open(folder / row.file) as image:
             assert image.size == (128, 128)
     plain, guided = rows[:2]
-    assert plain.unet_passes == 6  # three calls of PNDM's two steps, two rows each
+    assert plain.unet_passes == 10  # five calls of PNDM's four steps, two rows each
     assert guided.unet_passes > plain.unet_passes
     settings = results.read_settings(folder)
     assert settings["model"]["weights"] == "random" and settings["methods"] == ["plain", "SHY"]

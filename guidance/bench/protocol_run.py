@@ -10,10 +10,8 @@ import logging
 import shutil
 import tempfile
 import time
-import warnings
 from collections import Counter as Tally
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,11 +20,12 @@ import numpy as np
 
 from ...errors import InterplayError
 from ..rewards import Scorer
-from . import methods, runner
+from . import runner
 from .counting import Counter, Prices, measure_prices
 from .methods import Batch, Drawn, Method
 from .progress import Progress
 from .protocol_models import PIXELWORLD, Model
+from .quiet import quiet
 from .results import RESULTS, Row, append_row, picture_file, read_results, read_settings, write_settings, write_whole
 
 logger = logging.getLogger(__name__)
@@ -115,31 +114,6 @@ def _prepare(folder: Path, plan: Plan) -> None:
 
 
 # --- drawing ----------------------------------------------------------------------------------------------------------
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """The libraries' bars and notes would tear ours, and guidance that rests is a result; all is as before after it."""
-    import diffusers.utils.logging
-    import transformers.utils.logging
-
-    libraries = (diffusers.utils.logging, transformers.utils.logging)
-    levels = [(library, library.get_verbosity()) for library in libraries]
-    hosts = logging.getLogger(methods.guided.__module__.rpartition(".diffusers")[0])
-    before = hosts.level
-    try:
-        for library in libraries:
-            library.set_verbosity_error()
-            library.disable_progress_bar()
-        hosts.setLevel(logging.ERROR)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)
-            yield
-    finally:
-        hosts.setLevel(before)
-        for library, level in levels:
-            library.set_verbosity(level)
-            library.enable_progress_bar()
 
 
 def _draw(folder: Path, plan: Plan, todo: Sequence[Job], done: int) -> None:

@@ -28,6 +28,7 @@ from . import methods as registry
 from .counting import Counter, Prices, measure_prices
 from .methods import Batch, Drawn, Method
 from .progress import Progress
+from .quiet import quiet, silence
 from .results import Row, append_row, picture_file, read_results, read_settings, write_settings, write_whole
 
 BATCH = 8  # pictures drawn together; part of what a run is, because it decides the last bits of a picture
@@ -215,7 +216,10 @@ def _start_worker(weights: Path | None) -> None:
     parent = multiprocessing.parent_process()
     assert parent is not None
     threading.Thread(target=_outlive, args=(parent,), daemon=True).start()
-    _quiet()
+    from tqdm.std import tqdm
+
+    tqdm.set_lock(threading.RLock())  # its own lock would be left behind by a worker that is ended
+    silence()
     torch.set_num_threads(1)
     _worker["loaded"] = _load(weights)
 
@@ -224,23 +228,6 @@ def _outlive(parent: Any) -> None:
     """A killed parent must not leave its workers behind."""
     parent.join()
     os._exit(1)
-
-
-def _quiet() -> None:
-    """The libraries' bars and notes would tear ours; tqdm's own lock would be left behind by a worker that is ended."""
-    import logging
-
-    from diffusers.utils import logging as diffusers_logging
-    from tqdm.std import tqdm
-    from transformers.utils import logging as transformers_logging
-
-    tqdm.set_lock(threading.RLock())
-    for library in (diffusers_logging, transformers_logging):
-        library.set_verbosity_error()
-        library.disable_progress_bar()
-    logging.getLogger(f"{__package__.split('.')[0]}.guidance.hosts").setLevel(
-        logging.ERROR
-    )  # idle guidance is a result
 
 
 def _work(settings: Mapping[str, Any], unit: tuple[Any, ...]) -> list[Made]:
@@ -260,11 +247,11 @@ def _remade(name: str, settings: Mapping[str, Any]) -> Method:
 def _drawn(plan: Plan, todo: Sequence[Unit], processes: int) -> Iterator[tuple[Unit, list[Made]]]:
     """The units as they are done."""
     if processes <= 1:
-        _quiet()
         torch.set_num_threads(1)
-        pipeline, prices = _load(plan.weights)
-        for unit in todo:
-            yield unit, draw(pipeline, prices, unit)
+        with quiet():
+            pipeline, prices = _load(plan.weights)
+            for unit in todo:
+                yield unit, draw(pipeline, prices, unit)
         return
     context = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(processes, context, _start_worker, (plan.weights,))
