@@ -354,7 +354,8 @@ Needs no download: the small model is part of the pack.
 
 def _itm(flow: Workflow, pos: tuple[int, int], stop: float = -1.0, **links: Any) -> Node:
     """A DiffusionITM node on its defaults."""
-    settings = {"preset": "fast", "noise_seed": 0, "swaps": 3, "levels": 0, "low": 0.2, "high": 0.9}
+    settings = {"preset": "fast", "noise_seed": 0, SEED_CONTROL: "fixed", "swaps": 3}
+    settings |= {"levels": 0, "low": 0.2, "high": 0.9}
     return flow.add(
         "Interplay_DiffusionITM", pos, (340, 420), **links, **settings, metric="as preset", noise="as preset", stop=stop
     )

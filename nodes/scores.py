@@ -49,6 +49,7 @@ class DiffusionITM(io.ComfyNode):
                     default=0,
                     min=0,
                     max=0xFFFFFFFFFFFFFFFF,
+                    control_after_generate=True,  # a page adds that widget to this name, declared or not
                     tooltip="Seed of the noise, which all pictures and captions share.",
                 ),
                 io.Int.Input(
