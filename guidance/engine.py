@@ -137,6 +137,7 @@ class Guide:
         if self._images is None:
             self._images = batch
             self._off = torch.zeros(batch, dtype=torch.bool, device=z.device)
+            self._awake = torch.zeros(batch, len(self.config.terms), dtype=torch.bool, device=z.device)
             self._off_at = torch.full((batch,), float("nan"), dtype=torch.float64, device=z.device)
             self._scale = torch.full((batch,), self.config.loss_scale, dtype=z.dtype, device=z.device)
             self.report.off_at = [None] * batch
@@ -195,10 +196,14 @@ class Guide:
         return usable.expand(like.shape[0], -1)
 
     def _over_target(self, names: Sequence[str], reached: Tensor) -> Tensor:
-        """(B, K) which terms have pairs and are not yet reached; progress that is not a number is not reached."""
-        targets = dict(self.config.targets)
-        limits = torch.tensor([targets.get(name, -1.0) for name in self.config.terms]).to(reached)
-        return self._available(names, reached) & ~(reached <= limits)
+        """(B, K) which terms have pairs, woke and are not yet reached; progress that is not a number is not reached."""
+        targets, wake = (self._limits(reached, limits) for limits in (self.config.targets, self.config.wake))
+        self._awake = self._awake | ~(reached <= wake)
+        return self._available(names, reached) & ~(reached <= targets) & self._awake
+
+    def _limits(self, like: Tensor, limits: Sequence[tuple[str, float]]) -> Tensor:
+        named = dict(limits)
+        return torch.tensor([named.get(name, -1.0) for name in self.config.terms]).to(like)
 
     def _still_moving(
         self,

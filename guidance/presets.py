@@ -37,8 +37,10 @@ class GuidanceConfig:
     When
         start, end: guided while start <= progress < end; windows: (term, start, end), for terms that act in a part of
         that only; refine_at, refine_iterations: at these progresses, so many
-        more iterations; targets: (term, progress under which it counts as reached); early_stop: end a refinement when
-        all terms are reached or stand still; off_switch: an image whose terms are all reached is left alone from there.
+        more iterations; targets: (term, progress under which it counts as reached); wake: (term, progress over which it
+        begins to move an image; from then on until its target), 0 where not named; early_stop: end a refinement when
+        all terms are reached or stand still; off_switch: an image whose terms are all reached, or never woke, is left
+        alone from there.
     loss_scale: power of two that keeps half-precision gradients from vanishing.
     """
 
@@ -74,6 +76,7 @@ class GuidanceConfig:
     early_stop: bool = True
     off_switch: bool = True
     targets: tuple[tuple[str, float], ...] = (("C", 0.4), ("A", 0.8), ("L", 1.0), ("R", 0.2))
+    wake: tuple[tuple[str, float], ...] = (("C", 0.75), ("R", 0.6))
     loss_scale: float = 4096.0
 
     def __post_init__(self) -> None:
@@ -132,7 +135,7 @@ class GuidanceConfig:
                 raise InterplayError(f"There is no {name} called '{value}'; choose one of {', '.join(known)}.")
         if not self.terms or len(set(self.terms)) != len(self.terms):
             raise InterplayError(f"The terms {self.terms} must be one or more different ones of {', '.join(TERMS)}.")
-        settings = (self.weights, self.targets, self.windows)
+        settings = (self.weights, self.targets, self.wake, self.windows)
         for name in (*self.terms, *self.cycle, *(entry[0] for entries in settings for entry in entries)):
             if name not in TERMS:
                 raise InterplayError(f"There is no loss term called '{name}'; choose of {', '.join(TERMS)}.")
@@ -172,6 +175,7 @@ _PAPER = GuidanceConfig(
     early_stop=False,
     off_switch=False,
     targets=(),
+    wake=(),
     loss_scale=1.0,
 )
 

@@ -94,6 +94,7 @@ GENTLE: dict[str, Any] = {
     "refine_at": (),
     "refine_iterations": (),
     "targets": (("C", 0.25), ("A", 0.8), ("L", 1.0)),
+    "wake": (),
 }
 _OWN: dict[str, dict[str, Any]] = {
     "SHY": {},

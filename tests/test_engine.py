@@ -356,6 +356,28 @@ def test_off_switch_is_per_image():
     assert guide.report.off_at[easy] == 0.1 and guide.report.off_at[1 - easy] is None
 
 
+def test_a_term_moves_an_image_only_once_it_woke_and_then_until_its_target():
+    """Two images, one on each side of the threshold; nothing else is set, so the target alone would move both."""
+    toy = Toy(batch=2, sharp=3.0)
+    common = {"end": 1.0, "use_previous": False, "targets": (("L", 0.01),), "terms": ("L",), "link_margin": 0.99}
+    common |= {"refine_at": (), "refine_iterations": (), "early_stop": False, "wake": ()}
+    seen = Guide(preset("SHY", **{**common, "step": 0.0, "off_switch": False}))
+    seen.step(toy.z, 0.0, toy)
+    p = seen.report.steps[0].curve["L"][0]
+    worse, better = (p.index(max(p)), p.index(min(p)))
+    between = sum(p) / 2
+    guide = Guide(preset("SHY", **{**common, "wake": (("L", between),), "step": 0.03}))
+    z = guide.step(toy.z, 0.0, toy)
+    assert torch.equal(z[better], toy.z[better]) and not torch.equal(z[worse], toy.z[worse])
+    assert guide.report.off_at[better] == 0.0 and guide.report.off_at[worse] is None
+    for i in range(1, 6):
+        before, z = z, guide.step(z, i / 10, toy)
+        assert torch.equal(z[better], toy.z[better])
+        reached = guide.report.steps[-1].curve["L"][0][worse]
+        assert torch.equal(z[worse], before[worse]) == (reached <= 0.01)
+    assert reached < between  # below the threshold it woke at, and moved on
+
+
 def test_early_stop_ends_a_refinement_that_stands_still():
     """A step of nothing: after two iterations without a change the rest is not computed."""
     config = preset(

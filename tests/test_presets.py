@@ -92,6 +92,7 @@ def _docs_rows() -> list[str]:
         "cap": lambda c: f"{c.norm_cap:.0%}" if c.norm_cap else "–",
         "keeps deviation": lambda c: "yes" if c.restore_std else "no",
         "targets": lambda c: ", ".join(f"{n} {p:g}" for n, p in c.targets if n in c.terms) or "–",
+        "wakes over": lambda c: ", ".join(f"{n} {p:g}" for n, p in c.wake if n in c.terms) or "–",
         "switches off": lambda c: "yes" if c.off_switch else "no",
     }
     return [f"| {name} | {' | '.join(row(c) for c in columns)} |" for name, row in rows.items()]
