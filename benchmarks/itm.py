@@ -53,32 +53,49 @@ def auc(right: list[float], wrong: list[float]) -> float | None:
 
 
 def choose(pipeline: Any, args: argparse.Namespace) -> dict[str, Any]:
-    """Best of ``--images`` by each score, and how well the scores tell all-right pictures."""
-    settings = itm_preset(args.preset, prune=False, stop=0.0, heat=False, normalise="on")
-    rows: list[dict[str, Any]] = []
+    """Best of ``--images`` by each score, and how well the scores tell all-right pictures; goes on where it stopped."""
+    folder = args.work
+    (folder / "pictures").mkdir(parents=True, exist_ok=True)
     for number, prompt in enumerate(PROMPT_SETS[args.set](args.prompts, args.seed)):
-        noise = torch.randn(args.images, 4, 16, 16, generator=torch.Generator().manual_seed(args.seed * 1000 + number))
-        images = pipeline(
-            [prompt] * args.images, latents=noise, num_inference_steps=args.steps, guidance_scale=args.cfg
-        ).images
-        verdicts = [judge(prompt, np.asarray(image)) for image in images]
-        texts = [prompt, *(s.text for s in swapped_captions(parse(prompt)))]
-        found = score_pictures(pipeline, images, texts, settings)
-        score = found.values()[:, 0].numpy()
-        margins = np.array([m.mean if (m := found.margin(i)) else 0.0 for i in range(len(images))])
-        p = np.array([found.match(i) for i in range(len(images))])
-        mix = _standard(score) + _standard(margins)
-        figures = dict(zip(NAMES, (score, margins, p, mix), strict=True))
-        right = np.array([v.all_right for v in verdicts], float)
-        rows.append({"prompt": prompt, "right": right, **figures})
-        if args.out:
-            args.out.write_text(json.dumps({"so far": number + 1, "choice": summary(rows)}, indent=1), encoding="utf-8")
-        print(f"{number + 1}/{args.prompts} right {right.mean():.2f} {prompt}", file=sys.stderr, flush=True)
-    return summary(rows)
+        place = folder / f"{number:03d}.json"
+        if place.is_file():
+            continue
+        images = draw(pipeline, args, number, prompt)
+        row = {"prompt": prompt, "right": [float(judge(prompt, np.asarray(image)).all_right) for image in images]}
+        row |= own_figures(pipeline, args, prompt, images)
+        place.write_text(json.dumps(row), encoding="utf-8")
+        right = sum(row["right"]) / len(images)
+        print(f"{number + 1}/{args.prompts} right {right:.2f} {prompt}", file=sys.stderr, flush=True)
+    return summary(args.work)
 
 
-def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
+def draw(pipeline: Any, args: argparse.Namespace, number: int, prompt: str) -> list[Image.Image]:
+    """The pictures of a prompt, kept for further scores."""
+    noise = torch.randn(args.images, 4, 16, 16, generator=torch.Generator().manual_seed(args.seed * 1000 + number))
+    images: list[Image.Image] = pipeline(
+        [prompt] * args.images, latents=noise, num_inference_steps=args.steps, guidance_scale=args.cfg
+    ).images
+    for i, image in enumerate(images):
+        image.save(args.work / "pictures" / f"{number:03d}_{i}.png")
+    return images
+
+
+def own_figures(pipeline: Any, args: argparse.Namespace, prompt: str, images: list[Image.Image]) -> dict[str, Any]:
+    """The model's own scores of one prompt's pictures, by name."""
+    settings = itm_preset(args.preset, prune=False, stop=0.0, heat=False, normalise="on")
+    texts = [prompt, *(s.text for s in swapped_captions(parse(prompt)))]
+    found = score_pictures(pipeline, images, texts, settings)
+    score = found.values()[:, 0].numpy()
+    margins = np.array([m.mean if (m := found.margin(i)) else 0.0 for i in range(len(images))])
+    p = np.array([found.match(i) for i in range(len(images))])
+    mix = _standard(score) + _standard(margins)
+    return {name: v.tolist() for name, v in zip(NAMES, (score, margins, p, mix), strict=True)}
+
+
+def summary(folder: Path) -> dict[str, Any]:
     """The figures of all prompts drawn so far."""
+    rows = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("[0-9]*.json"))]
+    rows = [{k: v if k == "prompt" else np.array(v) for k, v in row.items()} for row in rows]
     out: dict[str, Any] = {"pictures": sum(len(r["right"]) for r in rows)}
     random_pick = [float(r["right"].mean()) for r in rows]
     any_right = [float(r["right"].max()) for r in rows]
@@ -109,6 +126,10 @@ def _standard(values: np.ndarray) -> np.ndarray:
 def separate(pipeline: Any, args: argparse.Namespace) -> dict[str, Any]:
     """True scenes, rendered exactly: how often the caption fits better than each kind of swapped caption."""
     settings = itm_preset(args.preset, prune=False, stop=0.0, heat=False, normalise="off")
+    place = args.work / "swapped.json"
+    if place.is_file():
+        kept: dict[str, Any] = json.loads(place.read_text(encoding="utf-8"))
+        return kept
     rng, wins = Random(f"itm {args.seed}"), dict[str, list[bool]]()
     for _ in range(args.scenes):
         scene = sample_scene(rng, "action", adorned=False)
@@ -117,9 +138,11 @@ def separate(pipeline: Any, args: argparse.Namespace) -> dict[str, Any]:
         values = score_pictures(pipeline, [image], [text, *(s.text for s in swaps)], settings).values()[0].tolist()
         for swap, value in zip(swaps, values[1:], strict=True):
             wins.setdefault(swap.operation, []).append(values[0] > value)
-    return {
+    found = {
         name: {"share": float(np.mean(w)), "n": len(w), "interval": wilson(sum(w), len(w))} for name, w in wins.items()
     }
+    place.write_text(json.dumps(found), encoding="utf-8")
+    return found
 
 
 def main() -> int:
@@ -135,11 +158,12 @@ def main() -> int:
     parser.add_argument("--cfg", type=float, default=5.0)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path)
+    parser.add_argument("--work", type=Path, default=Path("itm_work"), help="folder to go on from when run again")
     args = parser.parse_args()
     torch.set_num_threads(1)
     pipeline = load_pixelworld(folder=args.weights)
-    settings = {k: str(v) if isinstance(v, Path) else v for k, v in vars(args).items() if k != "out"}
-    result = {"settings": settings, "swapped": separate(pipeline, args), "choice": choose(pipeline, args)}
+    settings = {k: str(v) if isinstance(v, Path) else v for k, v in vars(args).items() if k not in ("out", "work")}
+    result = {"settings": settings, "choice": choose(pipeline, args), "swapped": separate(pipeline, args)}
     text = json.dumps(result, indent=1)
     if args.out:
         args.out.write_text(text + "\n", encoding="utf-8")

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 Answerer = Callable[["Image", Sequence[Question]], list[str]]
 """A picture and questions to one answer each: one of the question's choices, or any other text, which is wrong."""
 
+Asker = Callable[[str], Sequence[Question]]
+"""A prompt to its questions."""
+
 PARTS = ("pairs", "edges", *KINDS, "all")
 
 
@@ -67,13 +70,13 @@ def _pairs(asked: Sequence[Question], marks: Sequence[bool]) -> float | None:
     return sum(right_ones) / len(right_ones) if right_ones else None
 
 
-def scorer(answerer: Answerer, needs: str) -> Scorer:
-    """The scorer "tifa" on any way of answering."""
+def scorer(answerer: Answerer, needs: str, ask: Asker = questions_of) -> Scorer:
+    """The scorer "tifa" on any way of answering; ask: where the questions of a prompt come from."""
 
     def measure(images: Sequence[Image], prompts: Sequence[str]) -> list[Reading]:
         readings = []
         for image, prompt in zip(images, prompts, strict=True):
-            asked = questions_of(prompt)
+            asked = ask(prompt)
             readings.append(read(asked, answerer(image, asked)))
         return readings
 

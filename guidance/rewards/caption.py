@@ -42,28 +42,37 @@ def caption_scorer(captioner: str, encoder: str, device: str = "cpu", download: 
     embed = sentence_encoder(load_encoder(encoder, device, download))
 
     def measure(images: Sequence[Any], prompts: Sequence[str]) -> list[Reading]:
-        said = describe(images)
-        cosines = (embed(said) * (wanted := embed(prompts))).sum(-1)
-        base = (wanted @ embed(DISTRACTORS).T).mean(-1)
-        return [
-            Reading(float(c), {"above": float(c - b)}, {"caption": text})
-            for c, b, text in zip(cosines, base, said, strict=True)
-        ]
+        return compare(describe(images), prompts, embed)
 
     needs = f"captions by {Source(captioner, '', '').name()}, compared by {Source(encoder, '', '').name()}"
     return Scorer("caption", needs, ("above",), measure)
 
 
-def load_captioner(place: str, device: str, download: bool = False) -> Loaded:
+def compare(
+    said: Sequence[str],
+    prompts: Sequence[str],
+    embed: Callable[[Sequence[str]], Tensor],
+    distractors: Sequence[str] = DISTRACTORS,
+) -> list[Reading]:
+    """Captions against prompts by any encoder of texts to (B, D) of unit length; see ``caption_scorer``."""
+    wanted = embed(prompts)
+    cosines, base = (embed(said) * wanted).sum(-1), (wanted @ embed(distractors).T).mean(-1)
+    return [
+        Reading(float(c), {"above": float(c - b)}, {"caption": text})
+        for c, b, text in zip(cosines, base, said, strict=True)
+    ]
+
+
+def load_captioner(place: str, device: str, download: bool = False, dtype: torch.dtype | None = None) -> Loaded:
     """A captioner from its folder."""
     source = Source(place, "captions", CAPTIONER_EXAMPLE, download)
-    return load(source, CAPTIONERS, "AutoModelForImageTextToText", device)
+    return load(source, CAPTIONERS, "AutoModelForImageTextToText", device, dtype=dtype)
 
 
-def load_encoder(place: str, device: str, download: bool = False) -> Loaded:
+def load_encoder(place: str, device: str, download: bool = False, dtype: torch.dtype | None = None) -> Loaded:
     """A text encoder from its folder."""
     source = Source(place, "comparing captions", ENCODER_EXAMPLE, download)
-    return load(source, ENCODERS, "AutoModel", device, text_only=True)
+    return load(source, ENCODERS, "AutoModel", device, text_only=True, dtype=dtype)
 
 
 def captions(loaded: Loaded, max_new_tokens: int = MAX_NEW_TOKENS) -> Callable[[Sequence[Any]], list[str]]:

@@ -28,7 +28,16 @@ def clip_scorer(place: str, device: str = "cpu", download: bool = False) -> Scor
     Parts: hessel, torchmetrics (see above); least: the smallest cosine over the prompt's noun groups, each on its own
     ("a green balloon"), as Attend-and-Excite's minimum object similarity, but for its many templates.
     """
-    loaded = load(Source(place, "the CLIP score", EXAMPLE, download), {"clip": "CLIPModel"}, None, device)
+    return scorer_on(load_clip(place, device, download), Source(place, "", "").name())
+
+
+def load_clip(place: str, device: str = "cpu", download: bool = False, dtype: torch.dtype | None = None) -> Loaded:
+    """A whole CLIP from its folder."""
+    return load(Source(place, "the CLIP score", EXAMPLE, download), {"clip": "CLIPModel"}, None, device, dtype=dtype)
+
+
+def scorer_on(loaded: Loaded, name: str) -> Scorer:
+    """The scorer on an open model; name: of its folder."""
 
     def measure(images: Sequence[Any], prompts: Sequence[str]) -> list[Reading]:
         seen = image_embeddings(loaded, images)
@@ -36,7 +45,7 @@ def clip_scorer(place: str, device: str = "cpu", download: bool = False) -> Scor
         cosines = (seen * said).sum(-1).tolist()
         return [_reading(loaded, c, seen[i], prompts[i]) for i, c in enumerate(cosines)]
 
-    return Scorer("clip", f"CLIPModel of {Source(place, '', '').name()}", PARTS, measure)
+    return Scorer("clip", f"CLIPModel of {name}", PARTS, measure)
 
 
 def _reading(loaded: Loaded, cosine: float, seen: Tensor, prompt: str) -> Reading:

@@ -87,9 +87,16 @@ def text_limit(loaded: Loaded) -> int:
     return 512
 
 
-def load(source: Source, classes: dict[str, str], default: str | None, device: str, text_only: bool = False) -> Loaded:
+def load(
+    source: Source,
+    classes: dict[str, str],
+    default: str | None,
+    device: str,
+    text_only: bool = False,
+    dtype: torch.dtype | None = None,
+) -> Loaded:
     """Open a model. classes: ``model_type`` to the name of a class of transformers; default: class of all other types,
-    None to refuse them.
+    None to refuse them; dtype: of its weights, half precision on an accelerator where none is given.
 
     Raises:
         InterplayError: there is nothing there, it is of another kind, or it cannot be loaded.
@@ -109,7 +116,7 @@ def load(source: Source, classes: dict[str, str], default: str | None, device: s
                 f"{', '.join(classes)}, such as {source.example}."
             )
         opener: Any = AutoTokenizer if text_only else AutoProcessor
-        dtype = torch.float16 if device.startswith("cuda") else torch.float32
+        dtype = dtype or (torch.float16 if device.startswith("cuda") else torch.float32)
         with _quiet():
             processor = opener.from_pretrained(place, local_files_only=local)
             model: Any = getattr(transformers, wanted).from_pretrained(place, local_files_only=local, dtype=dtype)

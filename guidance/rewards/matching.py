@@ -25,7 +25,16 @@ ASK = 'Does this figure show "{}"? Please answer yes or no.'
 
 def itm_scorer(place: str, device: str = "cpu", download: bool = False) -> Scorer:
     """The scorer "itm", with the part "itc"."""
-    loaded = load(Source(place, "matching picture and text", EXAMPLE, download), MATCHERS, None, device)
+    return scorer_on(load_matcher(place, device, download), Source(place, "", "").name())
+
+
+def load_matcher(place: str, device: str = "cpu", download: bool = False, dtype: torch.dtype | None = None) -> Loaded:
+    """A retrieval model from its folder."""
+    return load(Source(place, "matching picture and text", EXAMPLE, download), MATCHERS, None, device, dtype=dtype)
+
+
+def scorer_on(loaded: Loaded, name: str) -> Scorer:
+    """The scorer "itm" on an open model; name: of its folder."""
     match = blip2_match if loaded.kind == "blip-2" else blip_match
 
     def measure(images: Sequence[Any], prompts: Sequence[str]) -> list[Reading]:
@@ -35,7 +44,7 @@ def itm_scorer(place: str, device: str = "cpu", download: bool = False) -> Score
             out += [Reading(float(m), {"itc": float(c)}) for m, c in zip(itm, itc, strict=True)]
         return out
 
-    return Scorer("itm", f"{type(loaded.model).__name__} of {Source(place, '', '').name()}", ("itc",), measure)
+    return Scorer("itm", f"{type(loaded.model).__name__} of {name}", ("itc",), measure)
 
 
 @torch.no_grad()
@@ -76,7 +85,11 @@ def blip_match(loaded: Loaded, images: Sequence[Any], texts: Sequence[str]) -> t
 
 def vqascore_scorer(place: str, device: str = "cpu", download: bool = False) -> Scorer:
     """The scorer "vqascore". Parts: ratio: P(yes) / (P(yes) + P(no))."""
-    loaded = load_vqa(place, device, download)
+    return vqascore_on(load_vqa(place, device, download), Source(place, "", "").name())
+
+
+def vqascore_on(loaded: Loaded, name: str) -> Scorer:
+    """The scorer "vqascore" on an open model; name: of its folder."""
 
     def measure(images: Sequence[Any], prompts: Sequence[str]) -> list[Reading]:
         out = []
@@ -85,7 +98,7 @@ def vqascore_scorer(place: str, device: str = "cpu", download: bool = False) -> 
             out.append(Reading(yes, {"ratio": yes / max(yes + no, 1e-30)}))
         return out
 
-    return Scorer("vqascore", f"{type(loaded.model).__name__} of {Source(place, '', '').name()}", ("ratio",), measure)
+    return Scorer("vqascore", f"{type(loaded.model).__name__} of {name}", ("ratio",), measure)
 
 
 @torch.no_grad()

@@ -28,10 +28,10 @@ def tifa_scorer(place: str, device: str = "cpu", download: bool = False) -> Scor
     return scorer(answerer(loaded), f"{type(loaded.model).__name__} of {Source(place, '', '').name()}")
 
 
-def load_vqa(place: str, device: str = "cpu", download: bool = False) -> Loaded:
+def load_vqa(place: str, device: str = "cpu", download: bool = False, dtype: torch.dtype | None = None) -> Loaded:
     """A model that answers questions, from its folder."""
     source = Source(place, "answering questions", EXAMPLE, download)
-    return load(source, MODELS, "AutoModelForImageTextToText", device)
+    return load(source, MODELS, "AutoModelForImageTextToText", device, dtype=dtype)
 
 
 def answerer(loaded: Loaded) -> Answerer:
