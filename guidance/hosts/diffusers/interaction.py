@@ -87,30 +87,50 @@ def transformer_blocks(unet: Any) -> list[Any]:
     ]
 
 
+class Fusing:
+    """What fusers see while they are on: tokens (R, 3N, D) for the R rows of a U-Net's batch, or one row for all; and
+    how strongly they act. Both may be changed between calls.
+    """
+
+    def __init__(self, tokens: Tensor, scale: float = 1.0) -> None:
+        self.tokens, self.scale = tokens, scale
+
+    def rows(self, batch: int) -> Tensor:
+        """The tokens of a batch of so many rows."""
+        return self.tokens.expand(batch, -1, -1) if self.tokens.shape[0] == 1 else self.tokens
+
+
 @contextmanager
-def on_null_tokens(unet: Any, net: InteractionNet, scale: float = 1.0) -> Iterator[None]:
-    """Inside, every block runs its fuser between self- and cross-attention, with tokens of no interaction.
+def fused(unet: Any, net: InteractionNet, fusing: Fusing) -> Iterator[Fusing]:
+    """Inside, every block runs its fuser between self- and cross-attention.
 
     The block adds its input x to what its self-attention gives, a; the fuser stands behind that sum. So a is replaced
     by fuser(x + a) - x.
     """
-    with torch.no_grad():
-        tokens = net.position_net.null_tokens().to(unet.device, unet.dtype)
     with ExitStack() as stack:
         for block, fuser in zip(transformer_blocks(unet), net.fusers, strict=True):
-            _fuse(stack, block, fuser, tokens, scale)
+            _fuse(stack, block, fuser, fusing)
+        yield fusing
+
+
+@contextmanager
+def on_null_tokens(unet: Any, net: InteractionNet, scale: float = 1.0) -> Iterator[None]:
+    """Inside, the fusers see tokens of no interaction."""
+    with torch.no_grad():
+        tokens = net.position_net.null_tokens().to(unet.device, unet.dtype)
+    with fused(unet, net, Fusing(tokens, scale)):
         yield
 
 
-def _fuse(stack: ExitStack, block: Any, fuser: Any, tokens: Tensor, scale: float) -> None:
+def _fuse(stack: ExitStack, block: Any, fuser: Any, fusing: Fusing) -> None:
     seen: list[Tensor] = []
 
     def remember(norm: Any, args: tuple[Tensor, ...]) -> None:
         seen[:] = [args[0]]
 
-    def fused(attention: Any, args: Any, output: Tensor) -> Tensor:
+    def behind(attention: Any, args: Any, output: Tensor) -> Tensor:
         x = seen.pop()
-        return fuser(x + output, tokens.expand(x.shape[0], -1, -1), scale) - x
+        return fuser(x + output, fusing.rows(x.shape[0]), fusing.scale) - x
 
     stack.callback(block.norm1.register_forward_pre_hook(remember).remove)
-    stack.callback(block.attn1.register_forward_hook(fused).remove)
+    stack.callback(block.attn1.register_forward_hook(behind).remove)

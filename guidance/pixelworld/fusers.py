@@ -1,0 +1,71 @@
+"""PixelWorld's interactions: where its scenes put who acts and who is acted upon, and the fusers that see it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ...errors import InterplayError
+from ..interaction.layout import Box, Interaction, Layout, Thing
+from . import sprites
+from .world import Request, Scene, Wanted, layout, phrase, request
+
+WIDTHS = (64, 128, 128, 128, 128, 64, 64)
+TOKENS, HEADS, SLOTS, HIDDEN = 64, 4, 4, 64
+FILE = "pixelworld_interactions.safetensors"
+
+
+def fusers_file() -> Path:
+    """The fusers that come with the pack.
+
+    Raises:
+        InterplayError: they are missing.
+    """
+    path = Path(__file__).parent / "weights" / "fusers" / FILE
+    if not path.is_file():
+        raise InterplayError(f"PixelWorld's fusers are not in {path.parent}; reinstall Interplay to restore them.")
+    return path
+
+
+def scene_layout(scene: Scene) -> Layout | None:
+    """A scene's action with the exact boxes of both parties; None where nobody acts."""
+    if scene.action is None or scene.target is None:
+        return None
+    boxes = [_box(place, thing.cells) for place, thing in zip(scene.positions, scene.things, strict=True)]
+    things = [
+        Thing(phrase(thing), box, thing.object) for thing, box in zip(scene.things[:2], boxes[:2], strict=True)
+    ]
+    return Layout(tuple(things), (Interaction(scene.action, 0, 1),), "scene")
+
+
+def world_layout(wanted: str | Request, shift: float = 0.5) -> Layout:
+    """Where the world itself would put the parties of a prompt's action.
+
+    wanted: a prompt in the world's words. shift: where in the room that is left to both sides the pair stands, 0..1.
+
+    Raises:
+        InterplayError: the prompt has no action between two things.
+    """
+    asked = request(wanted) if isinstance(wanted, str) else wanted
+    if asked.action is None or len(asked.things) < 2:
+        raise InterplayError(
+            f"'{wanted}' has no action between two PixelWorld objects; write one like 'a red cat chasing a blue ball'."
+        )
+    subject, target = asked.things[:2]
+    plan = layout(asked.action, subject.size, target.size)
+    x = round(shift * (sprites.CELLS - plan.width))
+    places = [(x + place[0], place[1]) for place in (plan.subject, plan.target)]
+    things = [
+        Thing(_phrase(thing), _box(place, sprites.SIDES[thing.size] // 2), thing.object)
+        for thing, place in zip((subject, target), places, strict=True)
+    ]
+    return Layout(tuple(things), (Interaction(asked.action, 0, 1),), "world")
+
+
+def _phrase(thing: Wanted) -> str:
+    return " ".join(word for word in (thing.size, thing.pattern, thing.colour, thing.object) if word)
+
+
+def _box(place: tuple[int, int], cells: int) -> Box:
+    x, y = (value / sprites.CELLS for value in place)
+    side = cells / sprites.CELLS
+    return (x, y, x + side, y + side)

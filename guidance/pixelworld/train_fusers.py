@@ -1,0 +1,238 @@
+"""Train PixelWorld's interaction fusers: ``python -m interplay.guidance.pixelworld.train_fusers --out DIR``.
+
+The base is PixelWorld's own and stays frozen; fusers and tokenizer learn from scenes whose captions are careful and whose
+boxes are exact (a share of them is shaken, so that boxes which are not exact serve too). A run in DIR is gone on with.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ...errors import InterplayError
+from ..interaction.build import attention_blocks, state_of
+from ..interaction.keys import diffusers_to_ldm
+from ..interaction.layout import Box, Layout
+from ..interaction.network import Grounding, InteractionNet
+from . import autoencoder, data, network
+from .fusers import FILE, HEADS, HIDDEN, SLOTS, TOKENS, WIDTHS, scene_layout
+from .train_autoencoder import save_atomically
+from .train_unet import timesteps
+from .world import Carelessness, Scene, sample_scene
+
+logger = logging.getLogger(__name__)
+
+CAREFUL = Carelessness(0.0, 0.0)
+SAVE_EVERY, LOG_EVERY = 60.0, 50  # seconds, steps
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a run needs to know."""
+
+    out: Path
+    minutes: float = 35.0  # processor time after which the learning rate has fallen to zero, over all resumed parts
+    batch: int = 16
+    rate: float = 1e-3
+    seed: int = 0
+    dropped: float = 0.2  # share of scenes that are shown without their interaction
+    shaken: float = 0.3  # share of layouts whose boxes are not exact
+    shake: float = 0.06  # standard deviation of their centres, and of their sides' logarithm
+    ema: float = 0.998
+
+
+class Phrases:
+    """CLIP's unprojected pooled feature of phrases, (D,) each, read once."""
+
+    def __init__(self, pipeline: Any) -> None:
+        self.text, self.ids = pipeline.text_encoder, data.vocabulary(Path(__file__).parent / data_file())
+        self.known: dict[str, Tensor] = {}
+
+    def __call__(self, words: str) -> Tensor:
+        if words not in self.known:
+            with torch.no_grad():
+                ids = torch.tensor([data.token_ids(words, self.ids)])
+                self.known[words] = self.text(ids).pooler_output[0]
+        return self.known[words]
+
+
+def data_file() -> str:
+    """Where the vocabulary lies, from this folder."""
+    return "weights/tokenizer/vocab.json"
+
+
+def shaken(box: Box, rng: Random, shake: float) -> Box:
+    """The box with another place and other sides, still in the picture."""
+    x1, y1, x2, y2 = box
+    w, h = (min(0.9, side * float(np.exp(rng.gauss(0, 2 * shake)))) for side in (x2 - x1, y2 - y1))
+    x, y = ((a + b - side) / 2 + rng.gauss(0, shake) for a, b, side in ((x1, x2, w), (y1, y2, h)))
+    x, y = min(max(0.0, x), 1 - w), min(max(0.0, y), 1 - h)
+    return (x, y, x + w, y + h)
+
+
+def grounding(layouts: Sequence[Layout | None], phrases: Phrases, rng: Random | None = None) -> Grounding:
+    """Interactions of several pictures, each in the first slot (with ``rng`` sometimes in another); None = none."""
+    shape = (len(layouts), SLOTS)
+    mask, boxes = torch.zeros(shape), torch.zeros(2, *shape, 4)
+    features = torch.zeros(3, *shape, TOKENS)
+    for i, layout in enumerate(layouts):
+        slot = rng.randrange(SLOTS) if rng and rng.random() < 0.4 else 0
+        for interaction in layout.interactions[:1] if layout else ():
+            parties = [layout.things[k] for k in (interaction.subject, interaction.object)] if layout else []
+            mask[i, slot] = 1.0
+            names = [parties[0].name, interaction.action, parties[1].name]
+            features[:, i, slot] = torch.stack([phrases(name) for name in names])
+            boxes[:, i, slot] = torch.tensor([thing.box for thing in parties])
+    return Grounding(features[0], features[1], features[2], boxes[0], boxes[1], mask)
+
+
+class Run:
+    """The state of a run: network, moving average, optimiser, time spent. Kept in ``fusers.pt``."""
+
+    def __init__(self, settings: Settings) -> None:
+        from ..hosts.diffusers.pixelworld import load_pixelworld
+
+        torch.manual_seed(settings.seed)
+        self.settings, self.path = settings, settings.out / "fusers.pt"
+        self.pipeline: Any = load_pixelworld()
+        self.unet = self.pipeline.unet.requires_grad_(False)
+        self.phrases = Phrases(self.pipeline)
+        self.net = InteractionNet(WIDTHS, TOKENS, HEADS, SLOTS, HIDDEN)
+        gates = [p for name, p in self.net.named_parameters() if "alpha_" in name]
+        others = [p for name, p in self.net.named_parameters() if "alpha_" not in name]
+        groups = [{"params": others}, {"params": gates, "weight_decay": 0.0}]
+        self.optimiser = torch.optim.AdamW(groups, settings.rate, betas=(0.9, 0.99), weight_decay=0.01, fused=True)
+        self.ema = {key: value.clone() for key, value in self.net.state_dict().items()}
+        self.spent, self.step = 0.0, 0
+        if self.path.exists():
+            state = torch.load(self.path, weights_only=True)
+            self.net.load_state_dict(state["model"])
+            self.optimiser.load_state_dict(state["optimiser"])
+            self.ema, self.spent, self.step = state["ema"], state["spent"], state["step"]
+        self.rng = Random(f"fusers {settings.seed} {self.step}")
+        self.noise = torch.Generator().manual_seed(settings.seed * 7919 + self.step)
+
+    @property
+    def fraction(self) -> float:
+        """Share of the time that is spent."""
+        return self.spent / (60 * self.settings.minutes)
+
+    def save(self) -> None:
+        """Write the checkpoint and the weights as they would be shipped."""
+        state = {"model": self.net.state_dict(), "optimiser": self.optimiser.state_dict(), "ema": self.ema}
+        save_atomically({**state, "spent": self.spent, "step": self.step}, self.path)
+        export(self.ema, self.unet.state_dict(), self.settings.out / FILE)
+
+    def advance(self) -> float:
+        """One step; returns the loss."""
+        from ..hosts.diffusers.interaction import Fusing, fused
+
+        rate = self.settings.rate * min(1, (self.step + 1) / 200) * min(1, 2.0 * (1 - self.fraction)) + 1e-7
+        for group, factor in zip(self.optimiser.param_groups, (1.0, 5.0), strict=True):
+            group["lr"] = rate * factor
+        z, context, given = self._batch()
+        tokens = self.net.position_net(given)
+        t = timesteps(len(z), self.noise)
+        a = network.alphas()[t].view(-1, 1, 1, 1)
+        noise = torch.randn(z.shape, generator=self.noise)
+        with fused(self.unet, self.net, Fusing(tokens)):
+            predicted = self.unet(a.sqrt() * z + (1 - a).sqrt() * noise, t, context, return_dict=False)[0]
+        snr = a / (1 - a)
+        loss = (snr.clamp(max=5).sqrt() / snr * (predicted - noise).pow(2)).mean()
+        self.optimiser.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(self.net.parameters(), 1.0)
+        self.optimiser.step()
+        self.step += 1
+        now, decay = self.net.state_dict(), min(self.settings.ema, (1 + self.step) / (20 + self.step))
+        with torch.no_grad():
+            torch._foreach_lerp_(list(self.ema.values()), [now[key] for key in self.ema], 1 - decay)
+        return float(loss.detach())
+
+    def _batch(self) -> tuple[Tensor, Tensor, Grounding]:
+        """Latents (B, 4, 16, 16), captions (B, 77, D) and interactions of scenes."""
+        rng, size = self.rng, self.settings.batch
+        scenes = [sample_scene(rng, rng.choices(("action", "bystander", "two"), (0.7, 0.2, 0.1))[0]) for _ in range(size)]
+        captions = [data.training_caption(scene, rng, CAREFUL) for scene in scenes]
+        with torch.no_grad():
+            z = autoencoder.encode_small(self.pipeline.vae, torch.from_numpy(data.pictures(scenes)))
+            ids = torch.tensor([data.token_ids(c, self.phrases.ids) for c in captions])
+            context = self.pipeline.text_encoder(ids).last_hidden_state
+        layouts = [self._layout(scene) for scene in scenes]
+        return z * autoencoder.CONFIG["scaling_factor"], context, grounding(layouts, self.phrases, rng)
+
+    def _layout(self, scene: Scene) -> Layout | None:
+        """What the fusers are told of a scene."""
+        rng, exact = self.rng, scene_layout(scene)
+        if exact is None or rng.random() < self.settings.dropped:
+            return None
+        if rng.random() >= self.settings.shaken:
+            return exact
+        things = (replace(t, box=shaken(t.box, rng, self.settings.shake)) for t in exact.things if t.box is not None)
+        return replace(exact, things=tuple(things))
+
+
+def export(state: dict[str, Tensor], base: dict[str, Tensor], path: Path) -> None:
+    """Write a network's weights in half precision under the published names (the webui file's form)."""
+    from safetensors.torch import save_file
+
+    net = InteractionNet(WIDTHS, TOKENS, HEADS, SLOTS, HIDDEN)
+    net.load_state_dict(state)
+    tensors = state_of(net, tuple(attention_blocks(diffusers_to_ldm(base))))
+    half = {key: value.half().contiguous() for key, value in tensors.items()}
+    save_file(half, path, {"format": "pt", "heads": str(HEADS)})
+
+
+def train(settings: Settings) -> Path:
+    """Train until the minutes are spent; returns the file with the weights, which is also written on the way."""
+    torch.set_num_threads(1)
+    settings.out.mkdir(parents=True, exist_ok=True)
+    run = Run(settings)
+    seen, saved, total = time.process_time(), run.spent, 0.0
+    while run.fraction < 1:
+        total += run.advance()
+        run.spent, seen = run.spent + time.process_time() - seen, time.process_time()
+        if run.step % LOG_EVERY == 0:
+            line = {"step": run.step, "seconds": round(run.spent), "loss": round(total / LOG_EVERY, 4)}
+            with open(settings.out / "fusers_curve.jsonl", "a", encoding="utf-8") as file:
+                file.write(json.dumps(line) + "\n")
+            logger.info("%s", line)
+            total = 0.0
+        if run.spent - saved > SAVE_EVERY or run.fraction >= 1:
+            run.save()
+            saved = run.spent
+    return settings.out / FILE
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Train as the options say."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for checkpoint and weights")
+    parser.add_argument("--minutes", type=float, default=35, help="processor time of the training (35)")
+    parser.add_argument("--batch", type=int, default=16, help="scenes a step (16)")
+    parser.add_argument("--rate", type=float, default=1e-3, help="learning rate (0.001)")
+    parser.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args(argv)
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    try:
+        print(train(Settings(args.out, args.minutes, args.batch, args.rate, args.seed)))
+    except InterplayError as error:
+        sys.stderr.write(f"interplay: {error}\n")
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
