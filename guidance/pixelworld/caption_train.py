@@ -29,7 +29,7 @@ from .caption_data import Lesson, lessons, make_pool, sentences
 from .train_autoencoder import save_atomically
 
 logger = logging.getLogger(__name__)
-POOLS = {"decoded": 3000, "drawn": 1000}
+POOLS = {"decoded": 1500, "drawn": 600}
 
 
 def losses(model: CaptionModel, batch: Sequence[Lesson], rng: Random) -> tuple[Tensor, Tensor, Tensor]:

@@ -29,7 +29,7 @@ def choose(scores: Sequence[Sequence[float]], weights: Sequence[float] = ()) -> 
     a negative weight prefers low figures. Ties keep the order. A score that is NaN for a candidate puts it last.
 
     Raises:
-        InterplayError: no score, lists of different lengths, or another number of weights than scores.
+        InterplayError: no score, one without a figure, lists of different lengths, or another number of weights.
     """
     if not scores or not scores[0]:
         raise InterplayError("There is no score to choose by: connect at least one, with a figure for each picture.")
@@ -40,6 +40,11 @@ def choose(scores: Sequence[Sequence[float]], weights: Sequence[float] = ()) -> 
     if len(weights) != len(scores):
         raise InterplayError(f"There are {len(scores)} scores and {len(weights)} weights: give one weight for each.")
     parts = [list(map(float, values)) for values in scores]
+    for i, values in enumerate(parts, 1):
+        if all(map(math.isnan, values)):
+            raise InterplayError(
+                f"The score {i} has no figure for any picture: switch it on in the node it comes from."
+            )
     if len(parts) > 1:
         parts = [standardised(values) for values in parts]
     totals = [sum(w * v for w, v in zip(weights, column, strict=True)) for column in zip(*parts, strict=True)]
