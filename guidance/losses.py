@@ -18,6 +18,8 @@ from torch.nn import functional as F
 
 from .directions import Direction, direction
 from .graph import TokenGraph
+from .interaction.layout import from_text
+from .interaction.layout_terms import graph_layout_loss
 from .maps import above_mean
 
 if TYPE_CHECKING:
@@ -281,6 +283,44 @@ def roles(maps: Tensor, graph: TokenGraph, margin: float = 0.2, sideways: bool =
     return Term(loss, loss.detach().clamp(0.0, 1.0), len(pairs))
 
 
+# --- presence --------------------------------------------------------------------------------------------------------
+
+
+def _named(graph: TokenGraph, names: tuple[str, ...]) -> list[int]:
+    """The vertices that ``names`` speak of: all words of a name ("blue box", "box") are words of the vertex."""
+    said = [set(name.lower().split()) for name in names]
+    own = [{graph.words[w].text.lower() for w in vertex.words} for vertex in graph.vertices]
+    return [i for i, words in enumerate(own) if any(name and name <= words for name in said)]
+
+
+def presence(maps: Tensor, graph: TokenGraph, names: tuple[tuple[str, ...], ...]) -> Term | None:
+    """P: things that a picture lacks get a place of their own: 1 - (peak of the head's map) / (greatest peak among the
+    other heads, detached; 1 where there is none), at least 0, mean over what the image lacks; 0 for an image that lacks
+    nothing. Progress is the loss. After Attend-and-Excite (Chefer et al. 2023), held against the other things in place
+    of 1, because peaks of probabilities differ between models.
+
+    names: what is missing, for all images or a tuple for each. None where no vertex is meant. ValueError when there are
+    names for another number of images.
+    """
+    if len(names) not in (0, 1, len(maps)):
+        raise ValueError(f"things are missing in {len(names)} images, but the batch has {len(maps)}")
+    wanted = [_named(graph, names[b] if len(names) > 1 else names[0]) if names else [] for b in range(len(maps))]
+    if not any(wanted):
+        return None
+    heads = [vertex.head for vertex in graph.vertices]
+    peaks = maps[:, heads].flatten(2).amax(-1)  # (B, V)
+    losses = []
+    for row, lacking in zip(peaks, wanted, strict=True):
+        if not lacking:
+            losses.append(row.sum() * 0.0)
+            continue
+        others = [[u for u in range(len(heads)) if heads[u] != heads[v]] for v in lacking]
+        most = torch.stack([row[o].detach().amax() if o else row.new_ones(()) for o in others])
+        losses.append((1.0 - row[lacking] / most.clamp_min(torch.finfo(row.dtype).tiny)).clamp_min(0.0).mean())
+    loss = torch.stack(losses)
+    return Term(loss, loss.detach().clamp(0.0, 1.0), sum(map(len, wanted)))
+
+
 TermFunction = Callable[[MapBundle, TokenGraph, "GuidanceConfig"], "Term | None"]
 
 
@@ -300,5 +340,15 @@ def _roles_term(maps: MapBundle, graph: TokenGraph, config: GuidanceConfig) -> T
     return roles(maps.narrow, graph, config.role_margin, config.role_sideways)
 
 
-TERMS: dict[str, TermFunction] = {"C": _contrast_term, "A": _action_term, "L": _link_term, "R": _roles_term}
+def _presence_term(maps: MapBundle, graph: TokenGraph, config: GuidanceConfig) -> Term | None:
+    return presence(maps.narrow, graph, config.presence)
+
+
+TERMS: dict[str, TermFunction] = {
+    "C": _contrast_term,
+    "A": _action_term,
+    "L": _link_term,
+    "R": _roles_term,
+    "P": _presence_term,
+}
 """The terms by name. A new one is a function of maps, graph and settings; add it here and name it in a preset."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..errors import InterplayError
+from .interaction.layout import from_text
 from .losses import TERMS
 from .selection import SCHEDULES
 
@@ -24,7 +25,9 @@ class GuidanceConfig:
         kernel_narrow, kernel_wide: (cells, sigma) on a 16x16 map, scaled with the map; literal_blur: CONFORM's released
         kernel exp(-(x/2s)^2), never scaled; keep_ground: False looks only at what rises above each map's mean;
         link_mode, link_margin: see ``losses.link``; environment_weight: [0, 1], share of environments in C;
-        role_margin, role_sideways: see ``losses.roles``; use_previous: maps of step t+1 join their groups.
+        role_margin, role_sideways: see ``losses.roles``; presence: what is missing, see ``losses.presence``;
+        use_previous: maps of step t+1 join their groups.
+        layout: boxes for term B, a line an interaction as ``interaction.layout.from_text`` reads it; "" = none.
     Selection
         selection: of ``selection.SCHEDULES``; cycle: turns of "weighted cycle" and odds of "random"; weights: factor of
         each term in "sum" and "combined", 1 where not named; skip_met: a term under its target gives up its turns.
@@ -63,6 +66,7 @@ class GuidanceConfig:
     role_margin: float = 0.4
     role_sideways: bool = True
     use_previous: bool = True
+    layout: str = ""
     step_rule: str = "relative"
     step: float = 0.06
     reference_steps: int | None = 25
@@ -78,6 +82,7 @@ class GuidanceConfig:
     targets: tuple[tuple[str, float], ...] = (("C", 0.4), ("A", 0.8), ("L", 1.0), ("R", 0.2))
     wake: tuple[tuple[str, float], ...] = (("C", 0.75), ("R", 0.6))
     loss_scale: float = 4096.0
+    presence: tuple[tuple[str, ...], ...] = ()
 
     def __post_init__(self) -> None:
         self._check_numbers()
@@ -142,6 +147,9 @@ class GuidanceConfig:
         if self.selection in ("weighted cycle", "random") and not set(self.cycle) & set(self.terms):
             raise InterplayError(f"The cycle {self.cycle} has none of the terms {self.terms}; name one of them.")
 
+        if self.layout:
+            from_text(self.layout)
+
     def window(self, term: str) -> tuple[float, float]:
         """Start and end of a term, in shares of the schedule."""
         limits = {name: (start, end) for name, start, end in self.windows}
@@ -149,8 +157,9 @@ class GuidanceConfig:
         return max(start, self.start), min(end, self.end)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, for picture metadata and reports."""
-        return dataclasses.asdict(self)
+        """Plain values, for picture metadata and reports; ``presence`` only where something is missing."""
+        values = dataclasses.asdict(self)
+        return values if self.presence else {name: v for name, v in values.items() if name != "presence"}
 
 
 _SHY = GuidanceConfig()
@@ -203,3 +212,18 @@ def preset(name: str, **changes: Any) -> GuidanceConfig:
             f"There is no guidance setting called '{sorted(unknown)[0]}'; see GuidanceConfig for names."
         )
     return dataclasses.replace(PRESETS[name], **changes)
+
+
+def with_layout(config: GuidanceConfig, layout: str, weight: float = 1.0, target: float = 0.15) -> GuidanceConfig:
+    """``config`` with term B as well: words in their boxes, actions between them, for any model and without fusers.
+
+    layout: as ``interaction.layout.Layout.text`` gives it; weight: beside the other terms; target: share under which
+    an image is left alone.
+    """
+    return dataclasses.replace(
+        config,
+        layout=layout,
+        terms=(*(name for name in config.terms if name != "B"), "B"),
+        weights=(*(entry for entry in config.weights if entry[0] != "B"), ("B", weight)),
+        targets=(*config.targets, ("B", target)) if config.targets else (),
+    )
