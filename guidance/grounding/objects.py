@@ -21,7 +21,7 @@ class PictureObject:
 
     label: the word of the prompt or tag; phrase: what it should look like in the prompt's own words ("red robot"), ""
     if the prompt does not say; score: the detector's confidence, 0..1; box: x0, y0, x1, y1 in 0..1; verdict: 2 the
-    prompt wants it, 0.5 it may be there, 0 it should not, None nobody judged; weight: of the modulation, None = verdict.
+    prompt wants it, 0.5 it may be there, 0 it should not, None unjudged; weight: of the modulation, None = verdict.
     """
 
     label: str
