@@ -33,7 +33,8 @@ class ModulationConfig:
     other_tokens: words of no phrase (start, end and padding among them) are left ("neutral") or pushed down
     ("suppress"). background: pixels of no object are left ("skip"), belong to the prompt's remaining words ("segment")
     or lose all words ("literal"). scored: S is the verdict's score (2, 0.5, 0), else 1. self_strength: w for
-    self-attention. replace_phrases: phrases are encoded alone.
+    self-attention. replace_phrases: phrases are encoded alone. scales: only layers whose grid is so many times coarser
+    than the latent (1, 2, 4, 8); () = all.
     """
 
     preset: str = "RealignDiff (recommended)"
@@ -48,6 +49,7 @@ class ModulationConfig:
     scored: bool = True
     self_strength: float = 0.0
     replace_phrases: bool = False
+    scales: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         if self.strength < 0 or self.self_strength < 0 or self.power < 0:
@@ -124,6 +126,17 @@ def lambda_t(t: float, config: ModulationConfig, strength: float | None = None) 
     """w (t / 1000)^power for a timestep on the training scale 0..1000."""
     share = min(1.0, max(0.0, t / 1000))
     return (config.strength if strength is None else strength) * share**config.power
+
+
+def active(t: float, config: ModulationConfig) -> bool:
+    """Whether a timestep on the training scale lies between ``start`` and ``end``, which are shares of that scale."""
+    t = min(999.0, max(0.0, t))
+    return (1 - config.end) * 999 <= t <= (1 - config.start) * 999 and config.end > config.start
+
+
+def wanted(grid: tuple[int, int], latent: tuple[int, int], config: ModulationConfig) -> bool:
+    """Whether a layer of ``grid`` is one of ``config.scales``."""
+    return not config.scales or round(max(latent[0] / grid[0], latent[1] / grid[1])) in config.scales
 
 
 def owners(masks: Sequence[Tensor], height: int, width: int) -> Tensor:
@@ -213,10 +226,12 @@ def attend(
     strength: float,
     config: ModulationConfig,
     chunk: int = CHUNK,
+    change: bool = False,
 ) -> Tensor:
     """Cross-attention with modulated logits: (B, Q, H * D) from q (B, Q, H * D), k and v (B, T, H * D).
 
-    strength is lambda_t. T may be a multiple of the plan's tokens: the host repeats conds of different length.
+    strength is lambda_t. T may be a multiple of the plan's tokens: the host repeats conds of different length. change:
+    return what modulation changes, modulated less plain attention, to be added to what others made of the plain one.
     """
     allowed, touched = layer.allowed, layer.touched
     copies, rest = divmod(k.shape[1], allowed.shape[-1])
@@ -226,7 +241,19 @@ def attend(
             f"{tuple(allowed.shape[:2])} and {allowed.shape[-1]}; make the conditioning and the objects anew."
         )
     allowed, touched = allowed.repeat(1, 1, copies), touched.repeat(1, 1, copies)
-    return _explicit(q, k, v, heads, allowed, touched, weights_of(layer, strength, config), chunk)
+    return _explicit(q, k, v, heads, allowed, touched, weights_of(layer, strength, config), chunk, change)
+
+
+def probabilities(
+    q: Tensor, k: Tensor, heads: int, layer: Plan, strength: float, config: ModulationConfig
+) -> tuple[Tensor, Tensor]:
+    """Cross-attention before and after, (B, Q, T) each, mean over heads; for heat-maps. Arguments as ``attend``."""
+    length = layer.allowed.shape[-1]
+    qs, ks = (x.unflatten(-1, (heads, -1)).transpose(1, 2).float() for x in (q, k))
+    sim = qs @ ks[:, :, :length].transpose(-1, -2) * qs.shape[-1] ** -0.5
+    weight = weights_of(layer, strength, config)[:, None, :, None]
+    moved = modulate(sim, layer.allowed[:, None], weight, layer.touched[:, None])
+    return sim.softmax(-1).mean(1), moved.softmax(-1).mean(1)
 
 
 def attend_self(
@@ -238,17 +265,26 @@ def attend_self(
     strength: float,
     config: ModulationConfig,
     chunk: int = CHUNK,
+    change: bool = False,
 ) -> Tensor:
     """Self-attention in which pixels of one region attend to each other; lambda_t is made with ``self_strength``."""
     same = (layer.owner[:, :, None] == layer.owner[:, None]) & (layer.owner >= 0)[:, :, None]
     touched = layer.touched.any(-1, keepdim=True).expand_as(same)
     weight = strength * layer.spared
     weight = weight if config.max_weight is None else weight.clamp(max=config.max_weight)
-    return _explicit(q, k, v, heads, same, touched, weight, chunk)
+    return _explicit(q, k, v, heads, same, touched, weight, chunk, change)
 
 
 def _explicit(
-    q: Tensor, k: Tensor, v: Tensor, heads: int, allowed: Tensor, touched: Tensor, weight: Tensor, chunk: int
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    heads: int,
+    allowed: Tensor,
+    touched: Tensor,
+    weight: Tensor,
+    chunk: int,
+    change: bool,
 ) -> Tensor:
     def split(x: Tensor) -> Tensor:
         return x.unflatten(-1, (heads, -1)).transpose(1, 2).float()
@@ -259,6 +295,6 @@ def _explicit(
     for start in range(0, q.shape[1], chunk):
         part = slice(start, start + chunk)
         sim = qs[:, :, part] @ ks.transpose(-1, -2) * scale
-        sim = modulate(sim, allowed[:, None, part], weight[:, None, part, None], touched[:, None, part])
-        out[:, :, part] = sim.softmax(-1) @ vs
+        moved = modulate(sim, allowed[:, None, part], weight[:, None, part, None], touched[:, None, part]).softmax(-1)
+        out[:, :, part] = (moved - sim.softmax(-1) if change else moved) @ vs
     return out.transpose(1, 2).flatten(2).to(v.dtype)
