@@ -250,7 +250,7 @@ def _shy(
 
 
 SETTINGS = {
-    "Interplay_PixelWorldLoader": _sampler(6, 25, 5.0, "euler", "normal"),
+    "Interplay_PixelWorldLoader": _sampler(3, 25, 5.0, "euler", "normal"),
     "CheckpointLoaderSimple": _sampler(7, 30, 7.5, "dpmpp_2m", "karras"),
 }
 
@@ -463,6 +463,74 @@ def until_good_pixelworld() -> Workflow:
     return flow
 
 
+REWARD_NOTE = """## Caption reward, and alignment scores
+
+Needs no download: the small models are part of the pack.
+
+1. Press Queue. Eight pictures are drawn; *Caption Reward* says what each shows, and how near that comes to the prompt.
+2. *Best of Batch* takes the best by the caption reward and the model's own margin together.
+3. *Alignment Scores* holds the eight against their prompt by several measures, as a table.
+
+With other models take other captioners: folders in models/interplay.
+"""
+
+
+def caption_reward_pixelworld() -> Workflow:
+    """Eight pictures with their captions; the best by a mix of scores; a table of alignment scores."""
+    flow = Workflow("caption_reward_pixelworld")
+    start = _pixel_start(flow, 8, REWARD_NOTE)
+    load, positive = start[:2]
+    sampled, image = _drawn(flow, start, 6, (900, 60))
+    pictures = (image, "IMAGE")
+    reward = flow.add(
+        "Interplay_CaptionReward",
+        (1300, 60),
+        (400, 420),
+        image=pictures,
+        prompt=SCORE_PROMPT,
+        captioner="PixelWorld",
+        encoder="PixelWorld",
+        max_new_tokens=40,
+    )
+    scored = _itm(
+        flow,
+        (1300, 540),
+        stop=0.0,
+        model=(load, "model"),
+        positive=(positive, "conditioning"),
+        samples=(sampled, "LATENT"),
+        clip=(load, "clip"),
+    )
+    weights = {f"weight_{i}": 1.0 for i in range(1, 5)}
+    best = flow.add(
+        "Interplay_BestOfBatch",
+        (1760, 60),
+        (340, 340),
+        score_1=(reward, "scores"),
+        score_2=(scored, "margins"),
+        image=pictures,
+        samples=(sampled, "LATENT"),
+        **weights,
+    )
+    flow.add(
+        "Interplay_AlignmentScores",
+        (2160, 60),
+        (460, 560),
+        image=pictures,
+        prompt=SCORE_PROMPT,
+        clip="none",
+        matching="PixelWorld",
+        vqascore="none",
+        tifa="PixelWorld",
+        csv_name="",
+    )
+    flow.add("PreviewImage", (900, 560), (340, 340), "All eight", images=pictures)
+    flow.add("SaveImage", (1760, 460), (340, 340), "The best", images=(best, "image"), filename_prefix="interplay/best")
+    flow.group("Draw, caption, choose", (880, 0, 1240, 1000), GREEN)
+    flow.group("Alignment", (2140, 0, 500, 660), GOLD)
+    return flow
+
+
 INTERACT_FILE = "diffusers/diffusers-v1-2"
 SHYI_NOTE = """## SHYI, as in the paper
 
@@ -623,7 +691,7 @@ def interaction_layout_sd15() -> Workflow:
 
 def files() -> dict[Path, str]:
     """Path -> text of every workflow file."""
-    pixelworld = (shy_pixelworld(), best_of_batch_pixelworld(), until_good_pixelworld())
+    pixelworld = (shy_pixelworld(), best_of_batch_pixelworld(), until_good_pixelworld(), caption_reward_pixelworld())
     large = (shy_sd15(), shy_sd15_patch(), shyi_sd15(), interaction_boxes_sd15(), interaction_layout_sd15())
     out = {}
     for flow in (*pixelworld, *large):

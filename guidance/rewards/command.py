@@ -7,12 +7,13 @@ import argparse
 from ...errors import InterplayError
 from .scorer import Scorer
 
+PIXELWORLD = "pixelworld"  # in a folder's place: what the pack itself has for PixelWorld's pictures
 OPTIONS = {
     "clip": "CLIP score: folder of a CLIPModel",
-    "tifa": "answers to the questions: folder of a BLIP, ViLT or chat model",
-    "captioner": "caption reward: folder of the captioner (BLIP-2, BLIP or a chat model)",
-    "caption-encoder": "caption reward: folder of the text encoder (BLIP-2, CLIP or a sentence encoder)",
-    "itm": "ITM and ITC: folder of a BLIP-2 or BLIP retrieval model",
+    "tifa": "answers to the questions: folder of a BLIP, ViLT or chat model, or 'pixelworld'",
+    "captioner": "caption reward: folder of the captioner (BLIP-2, BLIP or a chat model), or 'pixelworld'",
+    "caption-encoder": "caption reward: folder of the encoder (BLIP-2, CLIP or a sentence encoder), or 'pixelworld'",
+    "itm": "ITM and ITC: folder of a BLIP-2 or BLIP retrieval model, or 'pixelworld' (ITC)",
     "vqascore": "VQAScore: folder of a BLIP, ViLT or chat model",
 }
 
@@ -36,21 +37,31 @@ def scorers(args: argparse.Namespace, pixelworld: bool = False, device: str = "c
         from .clip import clip_scorer
 
         made.append(clip_scorer(args.clip, device, args.download))
-    if args.tifa:
+    if args.tifa and args.tifa != PIXELWORLD:
         from .vqa import tifa_scorer
 
         made.append(tifa_scorer(args.tifa, device, args.download))
-    elif pixelworld:
+    elif args.tifa or pixelworld:
         from .pixelworld import pixelworld_scorer
 
         made.append(pixelworld_scorer())
     if bool(args.captioner) != bool(args.caption_encoder):
         raise InterplayError("The caption reward needs both --captioner FOLDER and --caption-encoder FOLDER.")
-    if args.captioner:
+    if args.captioner == PIXELWORLD == args.caption_encoder:
+        from .pixelworld_caption import caption_scorer as own_scorer
+
+        made.append(own_scorer())
+    elif args.captioner:
+        if PIXELWORLD in (args.captioner, args.caption_encoder):
+            raise InterplayError("PixelWorld's captioner and caption encoder go together: name 'pixelworld' for both.")
         from .caption import caption_scorer
 
         made.append(caption_scorer(args.captioner, args.caption_encoder, device, args.download))
-    if args.itm:
+    if args.itm == PIXELWORLD:
+        from .pixelworld_caption import match_scorer
+
+        made.append(match_scorer())
+    elif args.itm:
         from .matching import itm_scorer
 
         made.append(itm_scorer(args.itm, device, args.download))
