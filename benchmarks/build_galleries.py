@@ -1,18 +1,20 @@
-"""Galleries for docs/benchmark.md from a bench directory: the first cases, in the order of prompts, of three kinds.
+"""Galleries and plots for docs/benchmark.md from a bench directory: the first cases of three kinds, by prompt.
 
     python benchmarks/build_galleries.py DIR [--out docs/pictures] [--count 8]
 
 mended: a right picture where plain sampling fails, prompts of held-out objects; roles: right where CONFORM fails;
 failed: still wrong, or lost (right without guidance), the latter first.
+And the plots of the report page, of held-out prompts or of the groups named with --plots, as SVG.
 """
 
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Callable
 from pathlib import Path
 
-from interplay.guidance.bench.results import Row, read_results
+from interplay.guidance.bench.results import Row, read_results, slug
 from interplay.guidance.figures import Panel, sheet
 from PIL import Image
 
@@ -62,12 +64,29 @@ def gallery(folder: Path, chosen: list[Case], title: str) -> Image.Image:
     return sheet(lines, title, "each column: one prompt, one noise")
 
 
+STYLE = """<style>text{fill:#1f2328;font:12px system-ui,sans-serif}.title{font-weight:600}.label{text-anchor:end}
+.tick{text-anchor:middle;fill:#59636e}.grid,.lead{stroke:#d1d9e0}.zero{stroke:#59636e;stroke-width:1.5}
+.interval{stroke:#0969da;stroke-width:2}.mark{fill:#0969da}</style><rect width="100%" height="100%" fill="#fff"/>"""
+
+
+def plots(folder: Path, group: str) -> dict[str, str]:
+    """The report page's plots of one group, as SVG files of their own, by their titles."""
+    page = (folder / "report.html").read_text(encoding="utf-8")
+    found = re.findall(rf"<figure class='plot' data-group='{re.escape(group)}'><svg (.*?</svg>)", page, flags=re.S)
+    files = [f'<svg xmlns="http://www.w3.org/2000/svg" {svg.replace(">", ">" + STYLE, 1)}\n' for svg in found]
+    return {re.findall('aria-label="([^"]*)"', svg)[0]: svg for svg in files}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("dir", type=Path)
     parser.add_argument("--out", type=Path, default=Path("docs/pictures"))
     parser.add_argument("--count", type=int, default=8)
+    parser.add_argument("--plots", nargs="*", default=["held out"], help="groups whose plots are written")
     options = parser.parse_args()
+    for group in options.plots:
+        for title, svg in plots(options.dir, group).items():
+            (options.out / f"bench_{slug(group)}_{slug(title)}.svg").write_text(svg, encoding="utf-8")
     everything = cases(read_results(options.dir))
     for name, (title, wanted) in KINDS.items():
         chosen = sorted(filter(wanted, everything), key=lambda case: not right(case, "plain"))
