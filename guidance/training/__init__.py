@@ -1,0 +1,1 @@
+"""Fine-tuning by LoRA: negatives, ReFL and RAFT."""
