@@ -1,11 +1,12 @@
-"""DiffusionITM on PixelWorld against ground truth: does it know right pictures from wrong ones, and swapped captions?
+"""Scores on PixelWorld against ground truth: do they know right pictures from wrong ones, and swapped captions?
 
     python benchmarks/itm.py --prompts 60 --images 8 --out itm.json
 
-Draws ``--images`` pictures of each prompt with the stock pipeline, scores them with the same model, and judges them by
-the world's exact detector. Prints JSON: the area under the ROC curve for all-right pictures, all-right shares of the
-picture each score chooses against a random pick (with 95 % bootstrap intervals over prompts), and how often true scenes
-fit their caption better than swapped ones. --weights FOLDER takes other PixelWorld weights.
+Draws ``--images`` pictures of each prompt with the stock pipeline, scores them with the same model (DiffusionITM) and
+with PixelWorld's caption model, and judges them by the world's exact detector; goes on where it stopped. Prints JSON:
+the area under the ROC curve for all-right pictures, all-right shares of the picture each score chooses against a random
+pick (with 95 % bootstrap intervals over prompts), and how often true scenes fit their caption better than swapped ones.
+--weights FOLDER takes other PixelWorld weights.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import argparse
 import importlib.util
 import json
 import sys
+from functools import partial
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -37,11 +39,14 @@ from interplay.guidance.pixelworld.detect import judge  # noqa: E402
 from interplay.guidance.pixelworld.render import enlarge, render  # noqa: E402
 from interplay.guidance.pixelworld.world import PROMPT_SETS, caption, sample_scene  # noqa: E402
 from interplay.guidance.rewards.itm_settings import itm_preset  # noqa: E402
+from interplay.guidance.rewards.pixelworld import pixelworld_scorer  # noqa: E402
+from interplay.guidance.rewards.pixelworld_caption import caption_scorer, match_scorer  # noqa: E402
 from interplay.guidance.rewards.swaps import swapped_captions  # noqa: E402
 from interplay.parsing import parse  # noqa: E402
 from PIL import Image  # noqa: E402
 
-NAMES = ("score", "margin", "p", "mix")
+NAMES = ("score", "margin", "p", "mix")  # of DiffusionITM; mix: score and margin, each brought to the same spread
+FURTHER = ("caption", "itc", "itc_likelihood", "tifa", "tifa_edges", "tifa_all")
 
 
 def auc(right: list[float], wrong: list[float]) -> float | None:
@@ -58,14 +63,19 @@ def choose(pipeline: Any, args: argparse.Namespace) -> dict[str, Any]:
     (folder / "pictures").mkdir(parents=True, exist_ok=True)
     for number, prompt in enumerate(PROMPT_SETS[args.set](args.prompts, args.seed)):
         place = folder / f"{number:03d}.json"
-        if place.is_file():
-            continue
-        images = draw(pipeline, args, number, prompt)
-        row = {"prompt": prompt, "right": [float(judge(prompt, np.asarray(image)).all_right) for image in images]}
-        row |= own_figures(pipeline, args, prompt, images)
-        place.write_text(json.dumps(row), encoding="utf-8")
-        right = sum(row["right"]) / len(images)
-        print(f"{number + 1}/{args.prompts} right {right:.2f} {prompt}", file=sys.stderr, flush=True)
+        row = json.loads(place.read_text(encoding="utf-8")) if place.is_file() else {}
+        if not row:
+            images = draw(pipeline, args, number, prompt)
+            row = {"prompt": prompt, "right": [float(judge(prompt, np.asarray(image)).all_right) for image in images]}
+            row |= own_figures(pipeline, args, prompt, images)
+            place.write_text(json.dumps(row), encoding="utf-8")
+            right = sum(row["right"]) / len(images)
+            print(f"{number + 1}/{args.prompts} right {right:.2f} {prompt}", file=sys.stderr, flush=True)
+        if not args.own_only and "caption" not in row:
+            images = [Image.open(folder / "pictures" / f"{number:03d}_{i}.png") for i in range(args.images)]
+            row |= further_figures(images, prompt)
+            row["margin+caption"] = (_standard(np.array(row["margin"])) + _standard(np.array(row["caption"]))).tolist()
+            place.write_text(json.dumps(row), encoding="utf-8")
     return summary(args.work)
 
 
@@ -92,6 +102,15 @@ def own_figures(pipeline: Any, args: argparse.Namespace, prompt: str, images: li
     return {name: v.tolist() for name, v in zip(NAMES, (score, margins, p, mix), strict=True)}
 
 
+def further_figures(images: list[Image.Image], prompt: str) -> dict[str, list[float]]:
+    """Scores by PixelWorld's caption model, and TIFA's by the exact detector."""
+    out: dict[str, list[float]] = {}
+    for scorer in (caption_scorer(), match_scorer(), pixelworld_scorer()):
+        found = [scorer.cells(reading) for reading in scorer.score(images, [prompt] * len(images))]
+        out |= {name: [float(cell[name] or 0.0) for cell in found] for name in FURTHER if name in scorer.columns}
+    return out
+
+
 def summary(folder: Path) -> dict[str, Any]:
     """The figures of all prompts drawn so far."""
     rows = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("[0-9]*.json"))]
@@ -101,7 +120,7 @@ def summary(folder: Path) -> dict[str, Any]:
     any_right = [float(r["right"].max()) for r in rows]
     out["random pick"] = {"all_right": float(np.mean(random_pick)), "interval": bootstrap_interval(random_pick)}
     out["best possible"] = float(np.mean(any_right))
-    for name in NAMES:
+    for name in [key for key in rows[0] if key not in ("prompt", "right")]:
         picked = [float(r["right"][int(r[name].argmax())]) for r in rows]
         gain = paired_difference(picked, random_pick)
         pairs = [(auc(list(r[name][r["right"] > 0]), list(r[name][r["right"] == 0]))) for r in rows]
@@ -124,25 +143,45 @@ def _standard(values: np.ndarray) -> np.ndarray:
 
 
 def separate(pipeline: Any, args: argparse.Namespace) -> dict[str, Any]:
-    """True scenes, rendered exactly: how often the caption fits better than each kind of swapped caption."""
-    settings = itm_preset(args.preset, prune=False, stop=0.0, heat=False, normalise="off")
+    """True scenes, rendered exactly: how often the caption fits better than each kind of swapped caption, by score."""
     place = args.work / "swapped.json"
-    if place.is_file():
-        kept: dict[str, Any] = json.loads(place.read_text(encoding="utf-8"))
-        return kept
-    rng, wins = Random(f"itm {args.seed}"), dict[str, list[bool]]()
-    for _ in range(args.scenes):
-        scene = sample_scene(rng, "action", adorned=False)
-        image, text = Image.fromarray(enlarge(render(scene)[0])), caption(scene)
-        swaps = swapped_captions(parse(text))
-        values = score_pictures(pipeline, [image], [text, *(s.text for s in swaps)], settings).values()[0].tolist()
-        for swap, value in zip(swaps, values[1:], strict=True):
-            wins.setdefault(swap.operation, []).append(values[0] > value)
-    found = {
-        name: {"share": float(np.mean(w)), "n": len(w), "interval": wilson(sum(w), len(w))} for name, w in wins.items()
+    kept: dict[str, dict[str, list[bool]]] = json.loads(place.read_text(encoding="utf-8")) if place.is_file() else {}
+    scorers = {"score": lambda image, texts: own_values(pipeline, args, image, texts)}
+    if not args.own_only:
+        scorers |= {name: partial(further_values, name) for name in ("caption", "itc", "itc_likelihood", "tifa_all")}
+    rng = Random(f"itm {args.seed}")
+    scenes = [sample_scene(rng, "action", adorned=False) for _ in range(args.scenes)]
+    for name, values_of in scorers.items():
+        if name in kept:
+            continue
+        wins: dict[str, list[bool]] = {}
+        for scene in scenes:
+            image, text = Image.fromarray(enlarge(render(scene)[0])), caption(scene)
+            swaps = swapped_captions(parse(text))
+            values = values_of(image, [text, *(s.text for s in swaps)])
+            for swap, value in zip(swaps, values[1:], strict=True):
+                wins.setdefault(swap.operation, []).append(values[0] > value)
+        kept[name] = wins
+        place.write_text(json.dumps(kept), encoding="utf-8")
+    return {
+        name: {
+            kind: {"share": float(np.mean(w)), "n": len(w), "interval": wilson(sum(w), len(w))}
+            for kind, w in wins.items()
+        }
+        for name, wins in kept.items()
     }
-    place.write_text(json.dumps(found), encoding="utf-8")
-    return found
+
+
+def own_values(pipeline: Any, args: argparse.Namespace, image: Image.Image, texts: list[str]) -> list[float]:
+    """DiffusionITM's score of one picture under each text."""
+    settings = itm_preset(args.preset, prune=False, stop=0.0, heat=False, normalise="off")
+    values: list[float] = score_pictures(pipeline, [image], texts, settings).values()[0].tolist()
+    return values
+
+
+def further_values(name: str, image: Image.Image, texts: list[str]) -> list[float]:
+    """Another score of one picture under each text."""
+    return [further_figures([image], text)[name][0] for text in texts]
 
 
 def main() -> int:
@@ -157,6 +196,7 @@ def main() -> int:
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--cfg", type=float, default=5.0)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--own-only", action="store_true", help="no scores but DiffusionITM's")
     parser.add_argument("--out", type=Path)
     parser.add_argument("--work", type=Path, default=Path("itm_work"), help="folder to go on from when run again")
     args = parser.parse_args()
