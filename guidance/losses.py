@@ -344,11 +344,20 @@ def _presence_term(maps: MapBundle, graph: TokenGraph, config: GuidanceConfig) -
     return presence(maps.narrow, graph, config.presence)
 
 
+def _boxes_term(maps: MapBundle, graph: TokenGraph, config: GuidanceConfig) -> Term | None:
+    """B: words in the boxes of ``config.layout`` and actions between them; None where there is no layout."""
+    if not config.layout:
+        return None
+    loss = graph_layout_loss(maps.narrow, from_text(config.layout), graph)
+    return Term(loss, loss.detach().clamp(0.0, 1.0), len(graph.vertices))
+
+
 TERMS: dict[str, TermFunction] = {
     "C": _contrast_term,
     "A": _action_term,
     "L": _link_term,
     "R": _roles_term,
     "P": _presence_term,
+    "B": _boxes_term,
 }
 """The terms by name. A new one is a function of maps, graph and settings; add it here and name it in a preset."""

@@ -26,7 +26,7 @@ class GuidanceConfig:
         kernel exp(-(x/2s)^2), never scaled; keep_ground: False looks only at what rises above each map's mean;
         link_mode, link_margin: see ``losses.link``; environment_weight: [0, 1], share of environments in C;
         role_margin, role_sideways: see ``losses.roles``; presence: what is missing, see ``losses.presence``;
-        use_previous: maps of step t+1 join their groups.
+        use_previous: maps of step t+1 join their groups;
         layout: boxes for term B, a line an interaction as ``interaction.layout.from_text`` reads it; "" = none.
     Selection
         selection: of ``selection.SCHEDULES``; cycle: turns of "weighted cycle" and odds of "random"; weights: factor of
@@ -146,7 +146,6 @@ class GuidanceConfig:
                 raise InterplayError(f"There is no loss term called '{name}'; choose of {', '.join(TERMS)}.")
         if self.selection in ("weighted cycle", "random") and not set(self.cycle) & set(self.terms):
             raise InterplayError(f"The cycle {self.cycle} has none of the terms {self.terms}; name one of them.")
-
         if self.layout:
             from_text(self.layout)
 
@@ -157,9 +156,9 @@ class GuidanceConfig:
         return max(start, self.start), min(end, self.end)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, for picture metadata and reports; ``presence`` only where something is missing."""
+        """Plain values, for picture metadata and reports; ``presence`` and ``layout`` only where there is something."""
         values = dataclasses.asdict(self)
-        return values if self.presence else {name: v for name, v in values.items() if name != "presence"}
+        return {name: value for name, value in values.items() if value or name not in ("presence", "layout")}
 
 
 _SHY = GuidanceConfig()

@@ -102,7 +102,18 @@ def guidance(name: str, settings: Mapping[str, Any]) -> Method:
     )
 
 
-KINDS: dict[str, Callable[[str, Mapping[str, Any]], Method]] = {"guidance": guidance, "plain": plain}
+def interaction(name: str, settings: Mapping[str, Any]) -> Method:
+    """Interaction fusers and layouts; see ``bench.interaction``."""
+    from .interaction import interaction as make_one  # not above: it is made of the methods here
+
+    return make_one(name, settings)
+
+
+KINDS: dict[str, Callable[[str, Mapping[str, Any]], Method]] = {
+    "guidance": guidance,
+    "plain": plain,
+    "interaction": interaction,
+}
 """Makers of methods: (name, settings) -> ``Method``."""
 
 
@@ -122,12 +133,16 @@ def make(name: str, settings: Mapping[str, Any]) -> Method:
 
 def named(text: str, configured: Mapping[str, Method]) -> Method:
     """A method by name, or a preset with changes: "SHY:step=0.03,end=0.4"."""
+    from .interaction import KNOWN
+
     everything = {**known(), **configured}
     if text in everything:
         return everything[text]
+    if text in KNOWN:
+        return interaction(text, KNOWN[text])
     base, colon, changes = text.partition(":")
     if not colon:
-        raise InterplayError(f"There is no method '{text}'; choose of {', '.join(everything)}, or give a --config.")
+        raise InterplayError(f"There is no method '{text}'; choose of {', '.join([*everything, *KNOWN])}, or give a --config.")
     return guidance(text, {"preset": base, **_changes(text, changes)})
 
 

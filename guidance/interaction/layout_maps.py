@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from ...errors import InterplayError
@@ -46,8 +47,9 @@ def _parts(mask: Tensor) -> list[list[tuple[int, int]]]:
     return parts
 
 
-def match(layout: Layout, graph: TokenGraph) -> tuple[list[int], list[int]]:
-    """For each thing of a layout its place in ``graph.vertices``, for each interaction its place in ``graph.edges``.
+def match(layout: Layout, graph: TokenGraph) -> tuple[list[int], list[int | None]]:
+    """For each thing of a layout its place in ``graph.vertices``, for each interaction its place in ``graph.edges``,
+    None for one that has no action word there, such as a relation without a verb.
 
     Raises:
         InterplayError: the layout names what the prompt does not.
@@ -55,21 +57,16 @@ def match(layout: Layout, graph: TokenGraph) -> tuple[list[int], list[int]]:
     free = list(range(len(graph.vertices)))
     vertices = []
     for thing in layout.things:
-        found = next((i for i in free if graph.vertices[i].label == thing.label), None)
+        said = (thing.label, *thing.name.split()) if thing.label else thing.name.split()
+        found = next((i for i in free for word in said if graph.vertices[i].label == word), None)
         if found is None:
             raise InterplayError(
                 f"The prompt names no '{thing.name}', which the layout places: use words of the prompt."
             )
         free.remove(found)
         vertices.append(found)
-    edges = []
-    for interaction in layout.interactions:
-        edge = next((i for i, e in enumerate(graph.edges) if e.label == interaction.action), None)
-        if edge is None:
-            raise InterplayError(
-                f"The prompt has no action '{interaction.action}', which the layout places: use words of the prompt."
-            )
-        edges.append(edge)
+    labels = [edge.label for edge in graph.edges]
+    edges = [labels.index(i.action) if i.action in labels else None for i in layout.interactions]
     return vertices, edges
 
 
@@ -82,3 +79,27 @@ def from_maps(layout: Layout, maps: Tensor, graph: TokenGraph, threshold: float 
         head = smoothed[graph.vertices[index].head]
         boxes.append(map_box(head, threshold))
     return layout.placed(boxes, "from attention")
+
+
+def moved_to(layout: Layout, maps: Tensor, graph: TokenGraph) -> Layout:
+    """A layout whose pairs are moved, as a whole, to where the model's attention (maps as in ``from_maps``) sees them.
+
+    What a rule knows better, who stands where relative to whom, stays; what the model has begun to paint is met.
+    """
+    from ..losses import centroids  # not above: the losses know layouts
+
+    vertices, _ = match(layout, graph)
+    heads = torch.stack([maps[graph.vertices[i].head] for i in vertices]).detach().float()
+    centres = centroids(heads[None])[0]
+    boxes: list[Box | None] = [thing.box for thing in layout.things]
+    placed = [i for i, box in enumerate(boxes) if box is not None]
+    if not placed:
+        raise InterplayError("A layout without boxes cannot be moved: place it by rule first.")
+    corners = torch.tensor([boxes[i] for i in placed])
+    wanted = (centres[placed].mean(0) - (corners[:, :2] + corners[:, 2:]).mean(0) / 2)
+    low, high = -corners[:, :2].amin(0), 1 - corners[:, 2:].amax(0)
+    x, y = torch.maximum(torch.minimum(wanted, high), low).tolist()
+    for i in placed:
+        x1, y1, x2, y2 = boxes[i] or (0.0, 0.0, 1.0, 1.0)
+        boxes[i] = (x1 + x, y1 + y, x2 + x, y2 + y)
+    return layout.placed(boxes, "by rule, at the attention")

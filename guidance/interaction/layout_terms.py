@@ -39,7 +39,7 @@ def layout_targets(layout: Layout, graph: TokenGraph, action_weight: float = ACT
                 found.setdefault((word, thing.box), Target(word, thing.box))
     for interaction, index in zip(layout.interactions, edges, strict=True):
         middle = grown(layout.boxes(interaction)[2], SMALLEST_MIDDLE)
-        for word in graph.edges[index].words if action_weight > 0 else ():
+        for word in graph.edges[index].words if index is not None and action_weight > 0 else ():
             found.setdefault((word, middle), Target(word, middle, action_weight))
     return tuple(found.values())
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from ...errors import InterplayError
+from ...parsing.lexicon import verb_lemma
 from ..interaction.layout import Box, Interaction, Layout, Thing
+from ..interaction.prototypes import Rules
 from . import sprites
-from .world import Request, Scene, Wanted, layout, phrase, request
+from .world import ACTIONS, SIZES, Request, Scene, Wanted, layout, phrase, request
 
 WIDTHS = (64, 128, 128, 128, 128, 64, 64)
 TOKENS, HEADS, SLOTS, HIDDEN = 64, 4, 4, 64
@@ -69,3 +71,16 @@ def _box(place: tuple[int, int], cells: int) -> Box:
     x, y = (value / sprites.CELLS for value in place)
     side = cells / sprites.CELLS
     return (x, y, x + side, y + side)
+
+
+def world_rules() -> Rules:
+    """The world's own layouts as rules by verb, so that layouts by rule fit what PixelWorld was trained on."""
+    offsets = {}
+    for action in ACTIONS:
+        plan, side = layout(action), sprites.SIDES[None] // 2
+        (sx, sy), (tx, ty) = plan.subject, plan.target
+        offsets[verb_lemma(action)] = ((tx - sx) / side, (ty - sy) / side)
+    medium = sprites.SIDES[None]
+    factors = tuple((size, sprites.SIDES[size] / medium) for size in SIZES)
+    side = medium / 2 / sprites.CELLS
+    return Rules(offsets, {}, (side, side), factors, sprites.GROUND / sprites.CELLS, 0.0, sprites.CELLS)

@@ -1,7 +1,8 @@
 """Train PixelWorld's interaction fusers: ``python -m interplay.guidance.pixelworld.train_fusers --out DIR``.
 
-The base is PixelWorld's own and stays frozen; fusers and tokenizer learn from scenes whose captions are careful and whose
-boxes are exact (a share of them is shaken, so that boxes which are not exact serve too). A run in DIR is gone on with.
+The base is PixelWorld's own and stays frozen; fusers and tokenizer learn from scenes whose captions are careful and
+whose boxes are exact (a share of them is shaken, so that boxes which are not exact serve too). A run in DIR is gone on
+with.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ from .world import Carelessness, Scene, sample_scene
 logger = logging.getLogger(__name__)
 
 CAREFUL = Carelessness(0.0, 0.0)
+KINDS, ODDS = ("action", "bystander", "two"), (0.7, 0.2, 0.1)
 SAVE_EVERY, LOG_EVERY = 60.0, 50  # seconds, steps
 
 
@@ -164,7 +166,7 @@ class Run:
     def _batch(self) -> tuple[Tensor, Tensor, Grounding]:
         """Latents (B, 4, 16, 16), captions (B, 77, D) and interactions of scenes."""
         rng, size = self.rng, self.settings.batch
-        scenes = [sample_scene(rng, rng.choices(("action", "bystander", "two"), (0.7, 0.2, 0.1))[0]) for _ in range(size)]
+        scenes = [sample_scene(rng, kind) for kind in rng.choices(KINDS, ODDS, k=size)]
         captions = [data.training_caption(scene, rng, CAREFUL) for scene in scenes]
         with torch.no_grad():
             z = autoencoder.encode_small(self.pipeline.vae, torch.from_numpy(data.pictures(scenes)))
