@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..errors import InterplayError
+from ...errors import InterplayError
 
 Box = tuple[float, float, float, float]
 
