@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from comfy_api.latest import ComfyExtension, io
 
-from . import guidance, interaction, maps, pixelworld, prompt, rewards, scores
+from . import guidance, interaction, maps, pixelworld, prompt, rewards, scores, verdicts
 
 
 class InterplayExtension(ComfyExtension):
@@ -12,5 +12,5 @@ class InterplayExtension(ComfyExtension):
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         """The node classes, family by family, in the order of the menu."""
-        families = (prompt, guidance, maps, pixelworld, scores, rewards, interaction)
+        families = (prompt, guidance, maps, pixelworld, scores, rewards, interaction, verdicts)
         return [node for family in families for node in family.NODES]

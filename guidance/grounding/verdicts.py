@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ...errors import InterplayError
@@ -64,6 +64,17 @@ class Verdicts:
         """All local phrases, each once."""
         found = (phrase for item in self.items for phrase in (item.phrase, *item.others) if phrase)
         return tuple(dict.fromkeys(found))
+
+    def rescaled(self, certain: float = CERTAIN, possible: float = POSSIBLE, unlikely: float = UNLIKELY) -> Verdicts:
+        """The same with other numbers for the three verdicts."""
+        scale = {CERTAIN: certain, POSSIBLE: possible, UNLIKELY: unlikely}
+        return replace(self, items=tuple(replace(i, score=float(scale.get(i.score, i.score))) for i in self.items))
+
+    def table(self) -> str:
+        """For people: a line for each tag, what is missing, and the status."""
+        lines = [f"{i.score:g}  {i.tag}{f' = {i.phrase}' if i.phrase else ''}  ({i.reason})" for i in self.items]
+        lines += [f"missing: {', '.join(self.missing)}"] if self.missing else []
+        return "\n".join([*lines, f"status: {self.status}"])
 
     def to_dict(self) -> dict[str, Any]:
         """A plain dict, without ``raw``."""
