@@ -1,0 +1,252 @@
+"""Re-weighting in ComfyUI's own U-Nets, tiny and random."""
+
+from __future__ import annotations
+
+import comfy_tiny as tiny
+import pytest
+import torch
+from interplay.errors import InterplayError
+from interplay.guidance.modulation import Binding, modulation
+
+pytestmark = pytest.mark.comfy
+
+
+def objects(images=1, size=(16, 16)):
+    masks = torch.zeros(2, *size)
+    masks[0, :, : size[1] // 2], masks[1, : size[0] // 2, size[1] // 2 :] = 1, 1
+    return [[Binding(masks[0], (2, 3), 2.0), Binding(masks[1], (6,), 0.5)]] * images
+
+
+def patched(model, images=None, name="RealignDiff (recommended)", **changes):
+    from interplay.guidance.hosts.comfyui.modulation import patch_reweight
+
+    config = modulation(name, **{"end": 1.0, "power": 0.0, **changes})
+    labels = [["red cat", "dog"]] * 3
+    return patch_reweight(model, objects() if images is None else images, tiny.PROMPT, config, range(1, 7), labels)
+
+
+def built(family="SD15", **changes):
+    with torch.inference_mode():
+        return tiny.build(family, **changes)
+
+
+def draw(model, positive=None, negative=None, **settings):
+    positive = tiny.guided_text(1) if positive is None else positive
+    return tiny.sample(model, positive, negative or tiny.text(2), **{"steps": 2, "batch": 2, **settings})
+
+
+def rows(model, conds, x, sigma=4.0, indices=None):
+    """The U-Net's answers to a list of cond lists, as a guider asks for them."""
+    import comfy.samplers
+
+    guider = comfy.samplers.CFGGuider(model)
+    guider.set_conds(*conds[:2])
+    found = []
+
+    def sampler(model_k, x, sigmas, extra_args=None, **kwargs):
+        inner = model_k.inner_model if hasattr(model_k, "inner_model") else model_k
+        ours = [inner.conds["positive"], inner.conds["negative"]]
+        ours = [ours[i] for i in (indices or (0, 1))]
+        s = sigmas[0] * x.new_ones(len(x))
+        options = (extra_args or {}).get("model_options", {})
+        found.append(comfy.samplers.calc_cond_batch(inner.inner_model, ours, x, s, options))
+        return x
+
+    with torch.inference_mode():
+        guider.sample(x, torch.zeros_like(x), comfy.samplers.KSAMPLER(sampler), torch.tensor([sigma, 0.0]), seed=0,
+                      disable_pbar=True)  # fmt: skip
+    return found[0]
+
+
+def noise(batch=2, size=(16, 16)):
+    return torch.randn(batch, 4, *size, generator=torch.Generator().manual_seed(3))
+
+
+@pytest.mark.parametrize("family", ["SD15", "SD20", "SDXL"])
+def test_it_acts_in_every_family_and_strength_zero_is_exact(family):
+    model = built(family)
+    plain = draw(model, size=(8, 12))
+    assert not torch.equal(draw(patched(model, objects(1, (64, 96))), size=(8, 12)), plain)
+    assert torch.equal(draw(patched(model, strength=0.0), size=(8, 12)), plain)
+    assert torch.equal(draw(patched(model, [[], []]), size=(8, 12)), plain)
+    assert torch.equal(draw(model, size=(8, 12)), plain)
+
+
+@pytest.mark.parametrize("name", ["RealignDiff (literal, area B)", "DenseDiffusion"])
+def test_presets_act_and_are_exact_at_zero(name):
+    model = built()
+    plain = draw(model)
+    ours = patched(model, name=name)
+    assert not torch.equal(draw(ours), plain)
+    assert not torch.equal(draw(ours), draw(patched(model)))
+    assert torch.equal(draw(patched(model, name=name, strength=0.0, self_strength=0.0)), plain)
+
+
+def test_self_attention_is_a_change_of_its_own():
+    model = built()
+    with_self = patched(model, name="DenseDiffusion", strength=0.0)
+    assert not torch.equal(draw(with_self), draw(model))
+
+
+@pytest.mark.parametrize("indices", [(0, 1), (1, 0), (1,), (0,), (0, 1, 0)])
+def test_rows_of_the_negative_are_untouched_to_the_bit(indices):
+    model, x = built(), noise()
+    conds = (tiny.guided_text(1), tiny.text(2))
+    plain, ours = (rows(m, conds, x, indices=indices) for m in (model, patched(model)))
+    for index, a, b in zip(indices, plain, ours, strict=True):
+        assert torch.equal(a, b) == (index == 1)
+
+
+def test_masks_are_per_image():
+    model = built()
+    plain, both = draw(model), draw(patched(model, objects(2)))
+    first = draw(patched(model, [objects()[0], []]))
+    torch.testing.assert_close(first[0], both[0], atol=5e-3, rtol=1e-3)
+    assert torch.equal(first[1], plain[1])
+    assert float((both - plain).flatten(1).abs().amax(1).min()) > 0.1
+    turned = draw(patched(model, [[], objects()[0]]))
+    assert torch.equal(turned[0], plain[0]) and not torch.equal(turned[1], plain[1])
+    with pytest.raises(InterplayError, match="give one for each"):
+        draw(patched(model, objects(3)))
+
+
+def test_a_prompt_repeated_to_a_longer_negative_is_the_same():
+    """The host repeats conds of different length to their common multiple; alone, the prompt keeps its own length."""
+    model, x = built(), noise()
+    longer = tiny.text(2, tokens=3 * tiny.LENGTH)
+    together = rows(patched(model), (tiny.guided_text(1), longer), x)
+    alone = rows(patched(model), (tiny.guided_text(1), longer), x, indices=(0,))
+    torch.testing.assert_close(together[0], alone[0], atol=1e-4, rtol=1e-4)
+    plain = rows(model, (tiny.guided_text(1), longer), x)
+    assert torch.equal(together[1], plain[1]) and not torch.allclose(together[0], plain[0], atol=1e-3)
+
+
+def test_words_appended_to_the_conditioning_are_no_copies():
+    """'Conditioning (Concat)' doubles the axis, but the positions hold for its first part only."""
+    model, x = built(), noise()
+    tensor, extra = tiny.guided_text(1)[0]
+    joined = [[torch.cat([tensor, tiny.text(9)[0][0]], 1), extra]]
+    repeated = [[torch.cat([tensor, tensor], 1), extra]]
+    config = {"other_tokens": "suppress"}
+    out = rows(patched(model, **config), (joined, tiny.text(2)), x)[0]
+    assert not torch.allclose(out, rows(model, (joined, tiny.text(2)), x)[0], atol=1e-3)
+    once = rows(patched(model, **config), (tiny.guided_text(1), tiny.text(2)), x, indices=(0,))[0]
+    doubled = rows(patched(model, **config), (repeated, tiny.text(2)), x, indices=(0,))[0]
+    assert not torch.allclose(once, doubled, atol=1e-4)  # the second half has no objects: it is pushed down
+
+
+def adapter(amount):
+    """A replace patch as IP-Adapter's: text attention, and something of its own on top."""
+    from comfy.ldm.modules.attention import optimized_attention
+
+    class Patch:
+        def __init__(self):
+            self.calls = 0
+
+        def __call__(self, q, k, v, options):
+            self.calls += 1
+            return optimized_attention(q, k, v, options["n_heads"]) + amount * torch.tanh(q)
+
+    return Patch()
+
+
+@pytest.mark.parametrize("family", ["SD15", "SDXL"])
+@pytest.mark.parametrize("indexed", [False, True])
+def test_replaced_attention_is_kept_whichever_was_first(family, indexed):
+    from interplay.guidance.hosts.comfyui.modulation import places
+
+    model, patch = built(family), adapter(0.3)
+
+    def adapted(base):
+        out = base.clone()
+        for block, number, index in places(base.get_model_object("diffusion_model")):
+            out.set_model_attn2_replace(patch, block, number, index if indexed else None)
+        return out
+
+    only = draw(adapted(model))
+    before, after = draw(patched(adapted(model))), draw(adapted(patched(model)))
+    assert patch.calls > 0 and torch.equal(before, after)
+    assert not torch.equal(before, only) and not torch.equal(before, draw(patched(model)))
+    assert torch.equal(draw(patched(adapted(model), strength=0.0)), only)
+
+
+def test_what_an_adapter_adds_is_added_to_modulated_attention():
+    from interplay.guidance.hosts.comfyui.modulation import Layer, ReweightPatch, Step
+
+    generator = torch.Generator().manual_seed(0)
+    q, k, v = (torch.randn(4, n, 16, generator=generator) for n in (12, tiny.LENGTH, tiny.LENGTH))
+    patch = ReweightPatch(tuple(map(tuple, objects())), tiny.PROMPT, modulation("RealignDiff (recommended)"))
+    step = Step(patch, (0.7, 0.0), {1: tiny.LENGTH}, 2, 2, (3, 4))
+    options = {"n_heads": 2, "activations_shape": [4, 16, 3, 4]}
+    alone = Layer(step, 0.7, False, None)(q, k, v, options)
+    other = adapter(0.5)
+    joint = Layer(step, 0.7, False, other)(q, k, v, options)
+    torch.testing.assert_close(joint, alone + 0.5 * torch.tanh(q), atol=1e-5, rtol=1e-5)
+    assert torch.equal(joint[:2], other(q, k, v, options)[:2])
+
+
+def test_only_the_wanted_part_of_the_schedule_and_scales():
+    model = built()
+    plain = draw(model, steps=4)
+    early = patched(model, end=0.2)
+    assert not torch.equal(draw(early, steps=4), plain)
+    never = patched(model, start=0.999, end=1.0, scales=(7,))
+    assert torch.equal(draw(never, steps=4), plain)
+    fine, coarse, every = (draw(patched(model, scales=s)) for s in ((1,), (2,), ()))
+    assert not torch.equal(fine, every) and not torch.equal(coarse, every) and not torch.equal(fine, coarse)
+
+
+def test_areas_are_left_alone_with_a_warning(caplog):
+    model = built()
+    area = tiny.guided_text(1)
+    area[0][1]["area"] = (8, 8, 0, 0)
+    area[0][1]["strength"] = 1.0
+    with caplog.at_level("WARNING"):
+        out = draw(patched(model), positive=area)
+    assert torch.equal(out, draw(model, positive=area)) and "area" in caplog.text
+
+
+def test_other_prompts_are_refused_in_one_sentence():
+    model = built()
+    with pytest.raises(InterplayError, match="carries no hypergraph"):
+        draw(patched(model), positive=tiny.text(1))
+    from interplay.guidance.hosts.comfyui.modulation import patch_reweight
+
+    other = patch_reweight(model, objects(), "another prompt", modulation("RealignDiff (recommended)"))
+    with pytest.raises(InterplayError, match="of another prompt"):
+        draw(other)
+
+
+def test_it_goes_with_guidance_whose_measuring_is_left_alone():
+    from interplay.guidance.hosts.comfyui.guidance import patch_model
+
+    model = built()
+    guided = patch_model(model, tiny.settings())
+    seen = [draw(m, steps=3) for m in (model, guided, patched(model), patched(guided), patch_model(patched(model),
+            tiny.settings()))]  # fmt: skip
+    assert len({tuple(s.flatten()[:4].tolist()) for s in seen[:4]}) == 4
+    assert torch.equal(seen[3], seen[4])
+
+
+def test_heat_maps_before_are_plain_and_after_lie_in_the_masks():
+    from interplay.guidance.hosts.comfyui.reweight import reweight_maps
+
+    model = built()
+    latent = {"samples": noise(1)}
+    pair = reweight_maps(patched(model, name="RealignDiff (literal, area B)"), tiny.guided_text(1), latent)
+    assert pair.maps.shape == (2, 2, 16, 16) and pair.labels == ("red cat", "dog")
+    none = reweight_maps(patched(model, strength=1e-9), tiny.guided_text(1), latent)
+    torch.testing.assert_close(none.maps[0], none.maps[1], atol=1e-6, rtol=0)
+    before, after = pair.inside()[0]
+    assert after > before + 0.05
+    with pytest.raises(InterplayError, match="Nothing is re-weighted"):
+        reweight_maps(patched(model, end=0.2), tiny.guided_text(1), latent, percent=0.9)
+    with pytest.raises(InterplayError, match="not re-weighted"):
+        reweight_maps(model, tiny.guided_text(1), latent)
+
+
+def test_the_model_is_left_as_it_was():
+    model = built()
+    draw(patched(patched(model)))
+    assert not model.wrappers or not any(model.wrappers.values())
+    assert "patches_replace" not in model.model_options["transformer_options"]
