@@ -16,7 +16,7 @@ from .errors import InterplayError
 COMMANDS = {
     "demo": (".guidance.demo", "parse a prompt, draw it plainly and with guidance, and lay both side by side"),
     "parse": (".parsing.command", "read a prompt as a hypergraph and print it"),
-    "train": (".guidance.pixelworld.train", "train PixelWorld, the small model that comes with the pack"),
+    "train": (".guidance.training.command", "train PixelWorld or a LoRA: negatives, negatives-lora, refl, raft"),
     "bench": (".guidance.bench.command", "measure methods against each other, and ask people about their pictures"),
     "score": (".guidance.rewards.score", "score pictures against prompts, and evaluate scores on known data sets"),
     "doctor": (".guidance.doctor", "say what is installed, what is missing and what to do about it"),

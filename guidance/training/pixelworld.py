@@ -114,7 +114,7 @@ def verdicts(pipeline: Any, prompts: Sequence[str], seed: int = 0, steps: int = 
 
 
 @torch.no_grad()
-def told_apart(learner: Any, n: int = 64, seed: int = 0, levels: int = 10, seen: bool = False) -> dict[str, dict[str, Any]]:
+def told_apart(learner: Any, n: int = 64, seed: int = 0, levels: int = 5, seen: bool = False) -> dict[str, dict[str, Any]]:
     """Winoground's text, image and group score of the learner's model, with its LoRA, on ``n`` pairs of pictures whose
     captions use the same words (chance 25, 25 and 16.7 %). seen: False for held-out combinations.
     """

@@ -1,0 +1,316 @@
+"""One step of a contrastive LoRA: which pictures, noises and captions, and the errors they give.
+
+Every random choice depends on the run's seed, the step and the row alone: a run goes on bit for bit, and a batch is the
+same however many processes share it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ...errors import InterplayError
+from .learner import SPACES, Learner, Levels, errors
+from .objectives import OBJECTIVES, Constants, Mean, Terms, active, calibrated, check_clip, loss
+from .records import Record
+from .refl_model import seed_of
+
+
+@dataclass(frozen=True)
+class ContrastSettings:
+    """Settings of a run.
+
+    objective: one of OBJECTIVES. steps: optimiser steps; batch: pictures a step over all processes; micro: of these at
+    once in each (0: all). rate: AdamW's, constant after ``warm`` steps. k: margin = mean + k spreads of the frozen
+    model's L_n - L_c, measured on ``calibrate`` samples. eta, kappa, rho: weights of hinge, anchor and L_c
+    (softneg_guarded). clip: lambda. anchor_every: steps from anchor to anchor. dropout: share of empty captions
+    (``noneg``). low, high: range of the noise axis, 0 clean, 1 pure noise. min_snr: gamma of min-SNR weighting, 0 for
+    none. space: errors of what the model predicts ("native") or of the noise ("eps"). ema: decay of the average that is
+    handed out (0: none). checkpoint: run blocks twice instead of keeping them. tripwire: see there. held_out: share of
+    the records that are only validated on; draws: noises for each of at most ``held_out_most`` of them. patience:
+    validations without a better one until the run ends (0: never).
+    """
+
+    objective: str = "contrast_hinge"
+    steps: int = 1000
+    batch: int = 4
+    micro: int = 0
+    rate: float = 1e-4
+    warm: int = 10
+    clip_norm: float = 1.0
+    k: float = 1.0
+    calibrate: int = 256
+    eta: float = 1.0
+    kappa: float = 1.0
+    rho: float = 0.5
+    clip: float = 1.0
+    anchor_every: int = 1
+    dropout: float = 0.1
+    low: float = 0.1
+    high: float = 0.9
+    min_snr: float = 0.0
+    space: str = "native"
+    ema: float = 0.0
+    checkpoint: bool = False
+    tripwire: bool = True
+    held_out: float = 0.1
+    held_out_most: int = 32
+    draws: int = 4
+    validate_every: int = 100
+    patience: int = 0
+    save_every: int = 100
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.objective not in OBJECTIVES:
+            raise InterplayError(f"The objective is one of {', '.join(OBJECTIVES)}, not '{self.objective}'.")
+        for name in ("steps", "batch", "calibrate", "anchor_every", "draws", "validate_every", "save_every"):
+            if getattr(self, name) < 1:
+                raise InterplayError(f"{name} is {getattr(self, name)}; give a number of at least 1.")
+        for name in ("micro", "warm", "clip_norm", "k", "eta", "kappa", "rho", "min_snr", "patience"):
+            if not 0 <= getattr(self, name) < float("inf"):
+                raise InterplayError(f"{name} is {getattr(self, name)}; give a number of 0 or more.")
+        if not 0 < self.rate < 1:
+            raise InterplayError(f"The learning rate is {self.rate}; 1e-4 is a good start for a LoRA.")
+        if not 0 < self.low < self.high < 1 or not 0 <= self.dropout < 1 or not 0 <= self.held_out < 1:
+            raise InterplayError("Give shares in order: 0 < low < high < 1, 0 <= dropout < 1, 0 <= held_out < 1.")
+        if not 0 <= self.ema < 1:
+            raise InterplayError(f"The EMA's decay is {self.ema}; give 0 for none, or a number such as 0.99.")
+        if self.space not in SPACES:
+            raise InterplayError(f"The space of the error is one of {', '.join(SPACES)}, not '{self.space}'.")
+        if self.objective == "softneg_raw" and not self.tripwire:
+            raise InterplayError("softneg_raw is eq. 2, which has no lower bound; it runs with the tripwire only.")
+        check_clip(self.objective, self.clip)
+
+
+@dataclass(frozen=True)
+class Material:
+    """Records and the clean latents of their pictures, (N, C, h, w), as the network sees them."""
+
+    records: Sequence[Record]
+    latents: Tensor
+
+    def split(self, share: float, most: int, seed: int) -> tuple[Material, Material]:
+        """For training, and at most ``most`` that are only validated on; which, depends on the captions alone, so that
+        pictures with one caption stay together.
+        """
+        wanted = min(most, int(share * len(self.records)))
+        captions = dict.fromkeys(r.caption for r in self.records)
+        ranked = sorted(captions, key=lambda caption: seed_of(seed, "held out", caption))
+        apart: set[str] = set()
+        count = 0
+        for caption in ranked if wanted else ():
+            size = sum(r.caption == caption for r in self.records)
+            if count + size > wanted:
+                continue
+            apart.add(caption)
+            count += size
+        return self._only([r.caption not in apart for r in self.records]), self._only(
+            [r.caption in apart for r in self.records]
+        )
+
+    def _only(self, keep: Sequence[bool]) -> Material:
+        index = [i for i, kept in enumerate(keep) if kept]
+        return Material([self.records[i] for i in index], self.latents[index])
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Rows of one step. has: which rows have a negative (the others repeat their caption there)."""
+
+    clean: Tensor
+    noise: Tensor
+    levels: Levels
+    captions: list[str]
+    negatives: list[str]
+    has: Tensor
+    weight: Tensor
+
+    @property
+    def noised(self) -> Tensor:
+        """x at the batch's levels."""
+        return self.levels.signal * self.clean + self.levels.noise * self.noise
+
+
+def make_batch(model: Learner, data: Material, s: ContrastSettings, what: str, number: int, rows: Sequence[int]) -> Batch:
+    """Rows of step ``number``: the records in a new order every time through, negatives by turns, noise levels spread
+    evenly over the batch.
+    """
+    records, latents, noise, shares, captions, negatives = [], [], [], [], [], []
+    total = s.batch if what == "train" else len(rows)
+    for row in rows:
+        epoch, place = divmod(number * s.batch + row, len(data.records))
+        order = torch.randperm(len(data.records), generator=_generator(s.seed, what, "order", epoch))
+        record = data.records[int(order[place])]
+        records.append(record)
+        latents.append(data.latents[int(order[place])])
+        g = _generator(s.seed, what, number, row)
+        shares.append(s.low + (s.high - s.low) * (row % total + float(torch.rand((), generator=g))) / total)
+        noise.append(torch.randn(data.latents.shape[1:], generator=g))
+        pick, drop = int(torch.randint(0, 2**31, (), generator=g)), float(torch.rand((), generator=g))
+        said = (record.caption, *record.positives)
+        caption = said[0] if len(said) == 1 or pick % 2 else said[1 + pick // 2 % (len(said) - 1)]
+        dropped = what == "train" and OBJECTIVES[s.objective].dropout and drop < s.dropout
+        captions.append("" if dropped else caption)
+        negatives.append(record.negatives[pick % len(record.negatives)] if record.negatives else caption)
+    device = model.device()
+    weight = torch.tensor([r.weight for r in records], device=device)
+    has = torch.tensor([bool(r.negatives) for r in records], device=device)
+    levels = model.levels(torch.tensor(shares, device=device))
+    return Batch(
+        torch.stack(latents).to(device).float(), torch.stack(noise).to(device), levels, captions, negatives, has, weight
+    )
+
+
+def _generator(*names: object) -> torch.Generator:
+    return torch.Generator().manual_seed(seed_of(*names))
+
+
+def predict(model: Learner, batch: Batch, texts: Mapping[str, Sequence[str]]) -> dict[str, Tensor]:
+    """The estimates (B, C, h, w) under several texts, in one call, a row for each picture and text."""
+    count = len(texts)
+    said = [text for rows in texts.values() for text in rows]
+    found = model.denoise(batch.noised.repeat(count, 1, 1, 1), batch.levels.repeat(count), model.condition(said))
+    return dict(zip(texts, found.float().chunk(count), strict=True))
+
+
+def terms(
+    model: Learner, batch: Batch, s: ContrastSettings, k: Constants, anchored: bool, mean: Mean
+) -> tuple[Terms, Tensor]:
+    """The errors that the objective needs, and which rows' negatives are active.
+
+    Frozen model and inactive negatives run without a graph; only active negatives run a second time with one.
+    """
+    kind, empty = OBJECTIVES[s.objective], [""] * len(batch.captions)
+    anchored = anchored and kind.anchor
+    weight = batch.levels.weight(s.space) * _min_snr(batch.levels, s)
+
+    def error(found: Tensor, target: Tensor = batch.clean) -> Tensor:
+        return (found - target).square().flatten(1).mean(1) * weight
+
+    wanted = {"c": batch.captions, **({"u": empty} if anchored or kind.null else {})}
+    wanted |= {"n": batch.negatives} if kind.negatives == "all" else {}
+    own = predict(model, batch, wanted)
+    silent = {} if "u" in wanted else {"u": empty}
+    silent |= {"n": batch.negatives} if kind.negatives == "some" else {}
+    with torch.no_grad():
+        rest = predict(model, batch, silent) if silent else {}
+        with model.adapter_off():
+            references = {"c": batch.captions, "u": empty, **({"n": batch.negatives} if "n" in kind.needs else {})}
+            frozen = predict(model, batch, references)
+    found = {name: error(value) for name, value in {**rest, **own}.items()}
+    reference = {f"{name}_ref": error(value) for name, value in frozen.items()}
+    on = batch.has
+    if "n" in found:
+        on = active(s.objective, found["c"].detach(), found["n"].detach(), batch.has, k, mean)
+    if kind.negatives == "some" and bool(on.any()):
+        found["n"] = _with_gradient(model, batch, on, weight, found["n"])
+    anchor = error(own["u"], frozen["u"]) if anchored else None
+    return Terms(has=batch.has, anchor=anchor, **found, **reference), on
+
+
+def _with_gradient(model: Learner, batch: Batch, on: Tensor, weight: Tensor, known: Tensor) -> Tensor:
+    """L_n (B,) with a gradient in the active rows."""
+    index = on.nonzero().flatten()
+    said = model.condition([batch.negatives[i] for i in index.tolist()])
+    levels = batch.levels.rows(index)
+    x = levels.signal * batch.clean[index] + levels.noise * batch.noise[index]
+    estimate = model.denoise(x, levels, said).float()
+    again = (estimate - batch.clean[index]).square().flatten(1).mean(1) * weight[index]
+    return known.index_put((index,), again)
+
+
+def _min_snr(levels: Levels, s: ContrastSettings) -> Tensor:
+    """min(SNR, gamma) / SNR (Hang et al. 2023, arXiv 2303.09556), or ones."""
+    snr = (levels.signal / levels.noise).flatten().square()
+    return snr.clamp(max=s.min_snr) / snr if s.min_snr else torch.ones_like(snr)
+
+
+@dataclass(frozen=True)
+class Losses:
+    """loss: a scalar with a gradient; figures: means for the log."""
+
+    loss: Tensor
+    figures: dict[str, Tensor]
+
+
+def step_losses(
+    model: Learner, data: Material, s: ContrastSettings, k: Constants, number: int, rows: Sequence[int], mean: Any = None
+) -> Losses:
+    """The losses of these rows of a step. mean: of a (B,) tensor over all processes; the own rows' where None."""
+    over = mean or Tensor.mean
+    batch = make_batch(model, data, s, "train", number, rows)
+    found, on = terms(model, batch, s, k, number % s.anchor_every == 0, over)
+    per_row = loss(s.objective, found, k, on) * batch.weight
+    figures = {"loss": per_row.mean(), "active": on.float().mean()}
+    for name in ("c", "n", "u", "c_ref", "u_ref", "anchor"):
+        value = getattr(found, name)
+        if value is not None:
+            figures[f"L_{name}" if name != "anchor" else name] = value.mean()
+    return Losses(per_row.mean(), {name: value.detach() for name, value in figures.items()})
+
+
+@torch.no_grad()
+def calibrate(model: Learner, data: Material, s: ContrastSettings) -> Constants:
+    """Constants of the frozen model on ``s.calibrate`` samples."""
+    gaps, nulls = [], []
+    size = max(1, s.micro or s.batch)
+    with model.adapter_off():
+        for number in range(-(-s.calibrate // size)):
+            rows = list(range(number * size, min((number + 1) * size, s.calibrate)))
+            batch = make_batch(model, data, s, "calibrate", 0, rows)
+            texts = {"c": batch.captions, "n": batch.negatives, "u": [""] * len(rows)}
+            weight_of = _min_snr(batch.levels, s)
+            found = {
+                name: errors(value, batch.clean, batch.levels, s.space) * weight_of
+                for name, value in predict(model, batch, texts).items()
+            }
+            gaps.append((found["n"] - found["c"])[batch.has])
+            nulls.append(found["u"] - found["c"])
+    if not OBJECTIVES[s.objective].negatives:
+        gaps = gaps if sum(map(len, gaps)) > 1 else nulls
+    elif sum(map(len, gaps)) < 2:
+        raise InterplayError(
+            f"The objective {s.objective} needs captions with negatives; make some with `interplay train negatives`."
+        )
+    weights = {"eta": s.eta, "kappa": s.kappa, "rho": s.rho, "clip": s.clip}
+    return calibrated(torch.cat(gaps), torch.cat(nulls), s.k, **weights)
+
+
+@torch.no_grad()
+def held_out_margin(model: Learner, data: Material, s: ContrastSettings, k: Constants) -> dict[str, float]:
+    """On records that are not trained on, always with the same noise: margin, the mean of L_n - L_c in spreads of the
+    frozen model's; wins, the share of pictures whose mean L_n is above L_c; and L_c.
+    """
+    gaps, right = [], []
+    for first in range(0, len(data.records), max(1, s.batch)):
+        part = Material(data.records[first : first + s.batch], data.latents[first : first + s.batch])
+        keep = [i for i, r in enumerate(part.records) if r.negatives]
+        if not keep:
+            continue
+        rows = [(i, draw) for i in keep for draw in range(s.draws)]
+        g = [_generator(s.seed, "validate", first + i, draw) for i, draw in rows]
+        shares = [s.low + (s.high - s.low) * (draw + 0.5) / s.draws for _, draw in rows]
+        noise = torch.stack([torch.randn(part.latents.shape[1:], generator=each) for each in g]).to(model.device())
+        clean = torch.stack([part.latents[i] for i, _ in rows]).to(model.device()).float()
+        negatives = [part.records[i].negatives[draw % len(part.records[i].negatives)] for i, draw in rows]
+        captions = [part.records[i].caption for i, _ in rows]
+        levels = model.levels(torch.tensor(shares, device=model.device()))
+        ones = torch.ones(len(rows), device=model.device())
+        batch = Batch(clean, noise, levels, captions, negatives, ones.bool(), ones)
+        found = predict(model, batch, {"c": captions, "n": negatives})
+        each = {name: errors(value, clean, levels, s.space) for name, value in found.items()}
+        gaps.append((each["n"] - each["c"]).view(len(keep), -1).mean(1))
+        right.append(each["c"].view(len(keep), -1).mean(1))
+    if not gaps:
+        return {}
+    gap = torch.cat(gaps)
+    return {
+        "margin": float(gap.mean()) / k.spread,
+        "wins": float((gap > 0).float().mean()),
+        "held_out_L_c": float(torch.cat(right).mean()),
+    }
