@@ -109,10 +109,18 @@ def interaction(name: str, settings: Mapping[str, Any]) -> Method:
     return make_one(name, settings)
 
 
+def again(name: str, settings: Mapping[str, Any]) -> Method:
+    """Draw, look, and draw what is wrong once more, re-weighted or from another noise; see ``bench.reweight``."""
+    from .reweight import again as make_one  # not above: it is made of the methods here
+
+    return make_one(name, settings)
+
+
 KINDS: dict[str, Callable[[str, Mapping[str, Any]], Method]] = {
     "guidance": guidance,
     "plain": plain,
     "interaction": interaction,
+    "again": again,
 }
 """Makers of methods: (name, settings) -> ``Method``."""
 
@@ -142,7 +150,8 @@ def named(text: str, configured: Mapping[str, Method]) -> Method:
         return interaction(text, KNOWN[text])
     base, colon, changes = text.partition(":")
     if not colon:
-        raise InterplayError(f"There is no method '{text}'; choose of {', '.join([*everything, *KNOWN])}, or give a --config.")
+        names = ", ".join([*everything, *KNOWN])
+        raise InterplayError(f"There is no method '{text}'; choose of {names}, or give a --config.")
     return guidance(text, {"preset": base, **_changes(text, changes)})
 
 
