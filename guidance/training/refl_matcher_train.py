@@ -11,7 +11,7 @@ import json
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -26,6 +26,7 @@ from ..pixelworld.world import OBJECTS, Scene, caption, request, sample_scene
 from .refl_matcher import FILE, GLOBAL, HEADS, Matcher, wanted_facts
 
 BATCH = 16
+POOL = 768
 TWICE = 0.08  # share of scenes in which two things are of one kind, as drawn pictures sometimes have them
 
 
@@ -49,24 +50,63 @@ def draw_scene(rng: Random) -> Scene:
 
 
 @torch.no_grad()
-def shown(pipeline: Any, scenes: Sequence[Scene], rng: Random, noise: torch.Generator) -> Tensor:
-    """Art (B, 3, 32, 32) in [-1, 1] of scenes: true, from noisy latents, or as the model sees it half-way."""
-    true = torch.from_numpy(data.pictures(scenes))
+def drawn(pipeline: Any, scenes: Sequence[Scene], noise: torch.Generator) -> Tensor:
+    """Art (B, 3, 32, 32) in [-1, 1] of scenes: the first half as it is, the second from noisy latents."""
+    true, half = torch.from_numpy(data.pictures(scenes)), len(scenes) // 2
     scale = pipeline.vae.config.scaling_factor
-    z = autoencoder.encode_small(pipeline.vae, true) * scale
-    quarter, half = len(scenes) // 4, len(scenes) // 2
-    rough = z[quarter:half] + 0.5 * torch.rand(half - quarter, 1, 1, 1, generator=noise) * torch.randn(
-        z[quarter:half].shape, generator=noise
-    )
-    t = torch.randint(20, 900, (len(scenes) - half,), generator=noise)
+    z = autoencoder.encode_small(pipeline.vae, true[half:]) * scale
+    much = 0.5 * torch.rand(len(z), 1, 1, 1, generator=noise)
+    rough = z + much * torch.randn(z.shape, generator=noise)
+    return torch.cat([true[:half], autoencoder.decode_small(pipeline.vae, rough / scale).clamp(-1, 1)])
+
+
+@torch.no_grad()
+def half_way(pipeline: Any, scenes: Sequence[Scene], rng: Random, noise: torch.Generator) -> Tensor:
+    """Art (B, 3, 32, 32) in [-1, 1] of scenes as the diffusion model sees them from random noise levels on."""
+    scale = pipeline.vae.config.scaling_factor
+    z = autoencoder.encode_small(pipeline.vae, torch.from_numpy(data.pictures(scenes))) * scale
+    t = torch.randint(20, 900, (len(scenes),), generator=noise)
     a = network.alphas()[t].view(-1, 1, 1, 1)
-    x = a.sqrt() * z[half:] + (1 - a).sqrt() * torch.randn(z[half:].shape, generator=noise)
-    texts = [caption(scene, rng) for scene in scenes[half:]]
+    x = a.sqrt() * z + (1 - a).sqrt() * torch.randn(z.shape, generator=noise)
+    texts = [caption(scene, rng) for scene in scenes]
     ids = pipeline.tokenizer(texts, padding="max_length", max_length=data.LENGTH, return_tensors="pt").input_ids
     said = pipeline.unet(x, t, pipeline.text_encoder(ids).last_hidden_state).sample
-    seen = (x - (1 - a).sqrt() * said) / a.sqrt()
-    made = autoencoder.decode_small(pipeline.vae, torch.cat([rough, seen]) / scale).clamp(-1, 1)
-    return torch.cat([true[:quarter], made])
+    return autoencoder.decode_small(pipeline.vae, (x - (1 - a).sqrt() * said) / a.sqrt() / scale).clamp(-1, 1)
+
+
+@dataclass(frozen=True)
+class Lessons:
+    """Pictures (N, 3, 32, 32) in [-1, 1] and the facts in them."""
+
+    art: Tensor
+    facts: dict[str, Tensor]
+
+    def rows(self, index: Tensor) -> Lessons:
+        """Some of them."""
+        return Lessons(self.art[index], {name: value[index] for name, value in self.facts.items()})
+
+
+def stacked_facts(scenes: Sequence[Scene]) -> dict[str, Tensor]:
+    """``scene_facts`` of many."""
+    facts = [scene_facts(scene) for scene in scenes]
+    return {name: torch.stack([f[name] for f in facts]) for name in (*HEADS, *GLOBAL)}
+
+
+def pool(pipeline: Any, count: int, seed: int) -> Lessons:
+    """Pictures as the model sees them half-way, made once because they cost most."""
+    rng, noise = Random(f"matcher pool {seed}"), torch.Generator().manual_seed(seed + 77)
+    scenes = [draw_scene(rng) for _ in range(count)]
+    parts = [half_way(pipeline, scenes[i : i + BATCH], rng, noise) for i in range(0, count, BATCH)]
+    return Lessons(torch.cat(parts), stacked_facts(scenes))
+
+
+def lesson(pipeline: Any, ready: Lessons, step: int, seed: int) -> Lessons:
+    """A step's pictures: half fresh, half from the pool."""
+    rng, noise = Random(f"matcher {seed} {step}"), torch.Generator().manual_seed(seed * 1_000_003 + step)
+    scenes = [draw_scene(rng) for _ in range(BATCH // 2)]
+    old = ready.rows(torch.randint(len(ready.art), (BATCH // 2,), generator=noise))
+    facts = {name: torch.cat([value, old.facts[name]]) for name, value in stacked_facts(scenes).items()}
+    return Lessons(torch.cat([drawn(pipeline, scenes, noise), old.art]), facts)
 
 
 def loss_of(said: dict[str, Tensor], facts: dict[str, Tensor]) -> tuple[Tensor, dict[str, float]]:
@@ -96,14 +136,11 @@ def train(out: Path, steps: int, rate: float = 2e-3, seed: int = 0) -> Matcher:
         model.load_state_dict(state["model"])
         optimiser.load_state_dict(state["optimiser"])
         average, step = state["average"], state["step"]
-    sums: dict[str, float] = {}
+    ready, sums = pool(pipeline, POOL, seed), dict[str, float]()
     began = time.monotonic()
     while step < steps:
-        rng, noise = Random(f"matcher {seed} {step}"), torch.Generator().manual_seed(seed * 1_000_003 + step)
-        scenes = [draw_scene(rng) for _ in range(BATCH)]
-        facts = [scene_facts(scene) for scene in scenes]
-        stacked = {name: torch.stack([f[name] for f in facts]) for name in (*HEADS, *GLOBAL)}
-        loss, right = loss_of(model(shown(pipeline, scenes, rng, noise)), stacked)
+        shown = lesson(pipeline, ready, step, seed)
+        loss, right = loss_of(model(shown.art), shown.facts)
         for group in optimiser.param_groups:
             group["lr"] = rate * min(1.0, (step + 1) / 100) * min(1.0, 2.0 * (1 - step / steps)) + 1e-6
         optimiser.zero_grad()
@@ -133,7 +170,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     program = "python -m interplay.guidance.training.refl_matcher_train"
     parser = argparse.ArgumentParser(prog=program, description=__doc__)
     parser.add_argument("--out", type=Path, default=FILE, metavar="FILE", help="safetensors file to write")
-    parser.add_argument("--steps", type=int, default=3000, help="steps of 16 pictures (3000)")
+    parser.add_argument("--steps", type=int, default=1500, help="steps of 16 pictures (1500)")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args(argv)
     try:

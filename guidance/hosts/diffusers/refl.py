@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ....errors import InterplayError
+from ...pixelworld.autoencoder import decode_small
 from ...training.refl_model import Rung
 
 
@@ -126,3 +127,12 @@ class PipelineTrainee:
         """See Trainee."""
         device: torch.device = self.pipeline.unet.device
         return device
+
+
+class PixelWorldTrainee(PipelineTrainee):
+    """PixelWorld: pictures are the 32x32 art, which is all that its decoder knows, at a sixteenth of the cost."""
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """(B, 4, 16, 16) to (B, 3, 32, 32); the whole decoder repeats each of these pixels four times a side."""
+        vae = self.pipeline.vae
+        return decode_small(vae, latents.to(vae.dtype) / vae.config.scaling_factor).float() / 2 + 0.5
