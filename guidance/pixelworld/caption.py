@@ -35,7 +35,7 @@ class CaptionConfig:
     """Sizes of the model."""
 
     width: int = 128
-    eye: int = 64  # channels of the first convolutions, on 16x16 places
+    eye: int = 48  # channels of the first convolutions, on 16x16 places
     heads: int = 4
     layers: int = 2  # of each of eye, decoder and reader
     space: int = 64  # length of the vectors that are compared
@@ -110,7 +110,7 @@ class CaptionModel(nn.Module):
         self.picture_vector = nn.Linear(4 * width, config.space)
         self.text_vector = nn.Linear(width, config.space)
         self.scale = nn.Parameter(torch.tensor(2.7))  # logarithm; only training uses it
-        nn.init.normal_(self.word.weight, std=0.3)
+        nn.init.normal_(self.word.weight, std=0.1)
 
     @property
     def dtype(self) -> torch.dtype:

@@ -33,6 +33,7 @@ from .world import (
 )
 
 EXPLAINED = 0.9  # share of a drawn picture's pixels that its reading explains, from which on it is learned from
+NOWHERE = -1  # x of a scene that was read off a drawn picture: its places are not the picture's
 SHARES = (0.6, 0.2, 0.2)  # of rendered, decoded and drawn pictures in a batch
 
 
@@ -124,7 +125,7 @@ def told(seen: Detection) -> Scene | None:
     if seen.action is not None:
         order = [seen.action[0], seen.action[2], *(i for i in order if i not in (seen.action[0], seen.action[2]))]
     things = [found[i].thing for i in order]
-    scene = Scene(things[0], seen.environment, seen.action[1] if seen.action else None)
+    scene = Scene(things[0], seen.environment, seen.action[1] if seen.action else None, x=NOWHERE)
     target, bystander = (things[i] if i < len(things) else None for i in (1, 2))
     return replace(scene, target=target, bystander=bystander)
 
