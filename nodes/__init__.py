@@ -4,7 +4,20 @@ from __future__ import annotations
 
 from comfy_api.latest import ComfyExtension, io
 
-from . import guidance, interaction, maps, pixelworld, prompt, rewards, scores, verdicts
+from . import (
+    guidance,
+    interaction,
+    interaction_guided,
+    maps,
+    objects,
+    pixelworld,
+    prompt,
+    realign,
+    rewards,
+    reweight,
+    scores,
+    verdicts,
+)
 
 
 class InterplayExtension(ComfyExtension):
@@ -12,5 +25,18 @@ class InterplayExtension(ComfyExtension):
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         """The node classes, family by family, in the order of the menu."""
-        families = (prompt, guidance, maps, pixelworld, scores, rewards, interaction, verdicts)
+        families = (
+            prompt,
+            guidance,
+            maps,
+            pixelworld,
+            scores,
+            rewards,
+            interaction,
+            interaction_guided,
+            verdicts,
+            objects,
+            realign,
+            reweight,
+        )
         return [node for family in families for node in family.NODES]

@@ -18,7 +18,7 @@ pytestmark = pytest.mark.comfy
 ROOT = Path(__file__).resolve().parents[1]
 SNAPSHOT = ROOT / "tests" / "data" / "object_info.json"
 # options that depend on the host or on what is installed
-HOST_LISTS = {"sampler_name", "scheduler", "parser", "interaction_file"}
+HOST_LISTS = {"sampler_name", "scheduler", "parser", "interaction_file", "detector", "segmenter", "tagger"}
 KEYS = ("default", "min", "max", "step", "round", "multiline", "dynamicPrompts", "control_after_generate", "options")
 KEYS = (*KEYS, "forceInput")
 

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ...errors import InterplayError
 from ...parsing.hypergraph import Hypergraph, Vertex
+from ...parsing.lexicon import noun_lemma
 from .objects import Box, PictureObject, PictureObjects, mask_box
 
 SAME = 0.5  # overlap from which two boxes of one thing are one find
@@ -69,43 +70,26 @@ def wanted_things(
     """The things of a prompt, then tags that it does not name. Places ("in the forest") are not looked for.
 
     verdicts: score and phrase by tag, lower case. Several things of one name ("a red cat and a blue cat") are asked for
-    by their phrases, others by their names, because the point is to find them where they look wrong.
+    by their phrases, others by their names, because the point is to find them where they look wrong. A tag that was
+    judged to be one of the prompt's things under another name ("puppy", phrase "black dog") is not looked for again.
     """
     judged = {name.lower(): value for name, value in (verdicts or {}).items()}
     out = list[Wanted]()
     vertices = [v for v in graph.vertices if not v.environment] if graph else []
-    heads = [singular(v.head.lower()) for v in vertices]
+    heads = [noun_lemma(v.head.lower()) for v in vertices]
     for vertex, head in zip(vertices, heads, strict=True):
         assert graph is not None
         phrase = phrase_of(vertex, graph.prompt)
         score, said = judged.get(vertex.head.lower(), judged.get(head, (2.0, "")))
         query = phrase if heads.count(head) > 1 else ""
         out.append(Wanted(vertex.head, phrase or said, score, True, query))
-    known = set(heads)
+    known, phrases = set(heads), {thing.phrase.lower() for thing in out if thing.phrase}
     for tag in dict.fromkeys(t.strip() for t in tags if t.strip()):
-        if singular(tag.lower()) not in known:
-            score, said = judged.get(tag.lower(), (None, ""))
+        score, said = judged.get(tag.lower(), (None, ""))
+        if noun_lemma(tag.lower()) not in known and not (said and said.lower() in phrases):
             out.append(Wanted(tag, said, score, False))
-            known.add(singular(tag.lower()))
+            known.add(noun_lemma(tag.lower()))
     return tuple(out)
-
-
-_IRREGULAR = {
-    "people": "person", "men": "man", "women": "woman", "children": "child", "mice": "mouse", "geese": "goose",
-    "feet": "foot", "teeth": "tooth", "knives": "knife", "leaves": "leaf", "wolves": "wolf", "shelves": "shelf",
-}  # fmt: skip
-_SAME_IN_PLURAL = ("ss", "us", "is")
-
-
-def singular(word: str) -> str:
-    """A noun's singular by simple rules; what is singular stays."""
-    if word in _IRREGULAR:
-        return _IRREGULAR[word]
-    if word.endswith("ies") and len(word) > 4:
-        return word[:-3] + "y"
-    if word.endswith(("ches", "shes", "xes", "sses", "zes")):
-        return word[:-2]
-    return word[:-1] if word.endswith("s") and not word.endswith(_SAME_IN_PLURAL) and len(word) > 3 else word
 
 
 def overlap(a: Box, b: Box) -> float:

@@ -8,9 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ...parsing.lexicon import noun_lemma
 from ..pixelworld import detect as reader
 from ..pixelworld import sprites
-from .detectors import Found, Wanted, singular
+from .detectors import Found, Wanted
 
 NAME = "PixelWorld (exact)"
 
@@ -23,9 +24,9 @@ def find(image: Tensor, things: Sequence[Wanted]) -> list[Found]:
     seen = reader.detect(image.detach().float().cpu().numpy())
     left, out = list(range(len(seen.objects))), list[Found]()
     for number, thing in enumerate(things):
-        kind = singular(thing.label.lower().split()[-1]) if thing.label.strip() else ""
+        kind = noun_lemma(thing.label.lower().split()[-1]) if thing.label.strip() else ""
         same = [i for i in left if seen.objects[i].object == kind]
-        rivals = sum(singular(t.label.lower().split()[-1]) == kind for t in things if t.label.strip())
+        rivals = sum(noun_lemma(t.label.lower().split()[-1]) == kind for t in things if t.label.strip())
         if rivals > 1:
             same = sorted(same, key=lambda i: -_likeness(seen.objects[i], thing.phrase))[:1]
         for i in same:
