@@ -523,6 +523,7 @@ def caption_reward_pixelworld() -> Workflow:
         vqascore="none",
         tifa="PixelWorld",
         csv_name="",
+        question_maker="rules",
     )
     flow.add("PreviewImage", (900, 560), (340, 340), "All eight", images=pictures)
     flow.add("SaveImage", (1760, 460), (340, 340), "The best", images=(best, "image"), filename_prefix="interplay/best")

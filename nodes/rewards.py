@@ -12,11 +12,14 @@ from ..guidance.hosts.comfyui.scores import (
     CAPTIONERS,
     CLIPS,
     ENCODERS,
+    ENDPOINT,
     MATCHERS,
     NONE,
     PIXELWORLD,
+    RULES,
     Wanted,
     alignment,
+    asker_of,
     caption_readings,
     choices,
     register_folder,
@@ -24,7 +27,6 @@ from ..guidance.hosts.comfyui.scores import (
 )
 from ..guidance.rewards.alignment import lines, prompts_for, to_csv, to_json, to_table
 from ..guidance.rewards.caption import MAX_NEW_TOKENS
-from ..guidance.rewards.questions_json import asker
 from ..guidance.rewards.select import choose
 from .pictures import to_pillow
 from .types import CATEGORY
@@ -157,8 +159,16 @@ class AlignmentScores(io.ComfyNode):
                     "questions",
                     optional=True,
                     force_input=True,
-                    tooltip="Questions of your own as JSON, such as an LLM's; otherwise they are made from the "
-                    "hypergraph by rule.",
+                    tooltip="Questions of your own as JSON, by hand or from any node that runs a language model.",
+                ),
+                io.Combo.Input(
+                    "question_maker",
+                    options=[RULES, ENDPOINT],
+                    default=RULES,
+                    optional=True,
+                    tooltip="Where TIFA's questions come from. rules: the prompt's hypergraph, offline. endpoint: the "
+                    "OpenAI-compatible server that the environment names (INTERPLAY_LLM_BASE_URL, INTERPLAY_LLM_MODEL, "
+                    "INTERPLAY_LLM_API_KEY).",
                 ),
             ],
             outputs=[
@@ -183,9 +193,11 @@ class AlignmentScores(io.ComfyNode):
         csv_name: str,
         baseline: Any = None,
         questions: str | None = None,
+        question_maker: str = RULES,
         **models: str,
     ) -> io.NodeOutput:
-        prompts, wanted = prompts_for(prompt, len(image)), Wanted(**models, questions=asker(questions))
+        prompts = prompts_for(prompt, len(image))
+        wanted = Wanted(**models, questions=asker_of(question_maker, questions))
         found = alignment(to_pillow(image), prompts, wanted)
         other = None
         if baseline is not None:

@@ -91,21 +91,23 @@ def endpoint_from_environment(
     return Endpoint(base, model, key, timeout, retries)
 
 
-def chat(endpoint: Endpoint, check: Check = lambda: None) -> Callable[[Messages], str]:
-    """A function that asks the endpoint. check: see ``Check``.
+def chat(
+    endpoint: Endpoint, check: Check = lambda: None, schema: Mapping[str, Any] = SCHEMA, name: str = "verdicts"
+) -> Callable[[Messages], str]:
+    """A function that asks the endpoint. check: see ``Check``; schema, name: of the JSON that it shall answer with.
 
     Structured output is asked for as a JSON schema, then as a JSON object, then not at all, as far as the server knows
     it. Raises ``JudgeError`` when all tries failed.
     """
-    state = {"form": 0}
+    state, forms = {"form": 0}, _forms(schema, name)
 
     def ask(messages: Messages) -> str:
         while True:
             try:
-                return endpoint.hide(_content(_tried(endpoint, _body(endpoint, messages, state["form"]), check)))
+                return endpoint.hide(_content(_tried(endpoint, _body(endpoint, messages, forms[state["form"]]), check)))
             except _Unsupported as error:
                 state["form"] += 1
-                if state["form"] >= len(_FORMS):
+                if state["form"] >= len(forms):
                     state["form"] = 0
                     raise JudgeError(str(error)) from None
 
@@ -114,13 +116,16 @@ def chat(endpoint: Endpoint, check: Check = lambda: None) -> Callable[[Messages]
 
 # --- requests ---------------------------------------------------------------------------------------------------------
 
-_SCHEMA_FORM = {"type": "json_schema", "json_schema": {"name": "verdicts", "strict": True, "schema": SCHEMA}}
-_FORMS: tuple[dict[str, Any], ...] = (
-    {"temperature": 0, "seed": 0, "response_format": _SCHEMA_FORM},
-    {"temperature": 0, "seed": 0, "response_format": {"type": "json_object"}},
-    {"temperature": 0, "seed": 0},
-    {},  # some models take no temperature
-)
+
+def _forms(schema: Mapping[str, Any], name: str) -> tuple[dict[str, Any], ...]:
+    """Ways to ask for JSON, the strictest first."""
+    strict = {"type": "json_schema", "json_schema": {"name": name, "strict": True, "schema": schema}}
+    return (
+        {"temperature": 0, "seed": 0, "response_format": strict},
+        {"temperature": 0, "seed": 0, "response_format": {"type": "json_object"}},
+        {"temperature": 0, "seed": 0},
+        {},  # some models take no temperature
+    )
 
 
 class _Unsupported(Exception):
@@ -149,8 +154,8 @@ def _split(url: str) -> urllib.parse.SplitResult | None:
     return None if re.search(r"[\s\x00-\x1f\x7f]", url) else parts
 
 
-def _body(endpoint: Endpoint, messages: Messages, form: int) -> bytes:
-    return json.dumps({"model": endpoint.model, "messages": messages, "stream": False, **_FORMS[form]}).encode()
+def _body(endpoint: Endpoint, messages: Messages, form: Mapping[str, Any]) -> bytes:
+    return json.dumps({"model": endpoint.model, "messages": messages, "stream": False, **form}).encode()
 
 
 def _tried(endpoint: Endpoint, body: bytes, check: Check) -> dict[str, Any]:

@@ -16,9 +16,12 @@ import torch
 from torch import nn
 
 from ....errors import InterplayError
+from ...grounding import llm_http
 from ...rewards import answers, caption, clip, matching, pixelworld, pixelworld_caption, vqa
 from ...rewards.alignment import Batch, gather
 from ...rewards.loading import Loaded
+from ...rewards.questions_json import SCHEMA, asker
+from ...rewards.questions_llm import llm_asker
 from ...rewards.scorer import Reading, Scorer
 
 FOLDER = "interplay"
@@ -212,6 +215,22 @@ def alignment(images: Sequence[Any], prompts: Sequence[str], wanted: Wanted) -> 
             bar.update(part.stop - part.start)
         found[scorer.name] = (scorer, readings)
     return gather(prompts, found)
+
+
+RULES, ENDPOINT = "rules", "endpoint"
+
+
+def asker_of(maker: str, pasted: str | None) -> answers.Asker:
+    """Where TIFA's questions come from: pasted JSON, else rules, or the endpoint that the environment names.
+
+    Raises:
+        InterplayError: the JSON cannot be used, or the environment names no endpoint.
+    """
+    if maker == ENDPOINT and not (pasted or "").strip():
+        check = comfy.model_management.throw_exception_if_processing_interrupted
+        endpoint = llm_http.endpoint_from_environment()
+        return llm_asker(llm_http.chat(endpoint, check, SCHEMA, "questions"))
+    return asker(pasted)
 
 
 def save_csv(rows: str, name: str) -> str:
