@@ -204,7 +204,7 @@ def terms(
             frozen = predict(model, batch, references)
     found = {name: error(value) for name, value in {**rest, **own}.items()}
     reference = {f"{name}_ref": error(value) for name, value in frozen.items()}
-    on = batch.has
+    on = torch.zeros_like(batch.has)
     if "n" in found:
         on = active(s.objective, found["c"].detach(), found["n"].detach(), batch.has, k, mean)
     if kind.negatives == "some" and bool(on.any()):

@@ -81,7 +81,7 @@ def _negatives(scene: world.Scene, caption: str, rng: Random) -> list[str]:
     """By the rules that any caption goes through, so that the shortcut of knowing the scene is not taken."""
     from .negatives import negatives
 
-    return [n.text for n in negatives(caption, ops=("swap_attr", "swap_role")) if not says_held_out(n.text)]
+    return [n.text for n in negatives(caption, ops=("swap_attr", "swap_role"), mixed=True) if not says_held_out(n.text)]
 
 
 # --- what came of it --------------------------------------------------------------------------------------------------
