@@ -84,7 +84,7 @@ def _looking(options: Options, config: ModulationConfig | None) -> Draw:
         images = _drawn(pipeline, batch, options.base)
         before = [score(prompt, image) for prompt, image in zip(batch.prompts, images, strict=True)]
         wrong = [i for i, value in enumerate(before) if value < 1]
-        for i, image in zip(wrong, _second(pipeline, batch, wrong, images, options, config), strict=True):
+        for i, image in zip(wrong, second_drawing(pipeline, batch, wrong, images, options, config), strict=True):
             if options.keep == "second" or score(batch.prompts[i], image) > before[i]:
                 images[i] = image
         return [Drawn(image) for image in images]
@@ -92,7 +92,7 @@ def _looking(options: Options, config: ModulationConfig | None) -> Draw:
     return draw
 
 
-def _second(
+def second_drawing(
     pipeline: Any,
     batch: Batch,
     wrong: Sequence[int],
