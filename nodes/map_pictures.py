@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from PIL import Image, ImageDraw
 from torch import Tensor
@@ -30,6 +32,20 @@ def map_pictures(maps: Tensor, graph: TokenGraph, image: Tensor | None) -> list[
     named = [(word.text, first[j]) for j, word in enumerate(graph.words)]
     named += [(f"action: {edge.label}", first[list(edge.words)].mean(0)) for edge in graph.edges if edge.words]
     return [_labelled(heatmap(values, ground), name) for name, values in named]
+
+
+def pair_pictures(maps: Tensor, labels: Sequence[str], image: Tensor | None) -> list[Image.Image]:
+    """One labelled picture for each object: its heat before beside its heat after, in one scale.
+
+    maps: (2, J, H, W); image: IMAGE of the picture, or None for grey ground.
+    """
+    values = maps.detach().float().cpu()
+    ground = _ground(image, values.shape[-2:])
+    double = Image.new("RGB", (2 * ground.width, ground.height))
+    for side in (0, 1):
+        double.paste(ground, (side * ground.width, 0))
+    pages = [heatmap(torch.cat([values[0, j], values[1, j]], 1), double) for j in range(len(labels))]
+    return [_labelled(page, f"{label}: before, after") for page, label in zip(pages, labels, strict=True)]
 
 
 def _ground(image: Tensor | None, shape: torch.Size) -> Image.Image:

@@ -250,3 +250,79 @@ def test_the_model_is_left_as_it_was():
     draw(patched(patched(model)))
     assert not model.wrappers or not any(model.wrappers.values())
     assert "patches_replace" not in model.model_options["transformer_options"]
+
+
+def realised(prompt="a red robot and a blue box", words=(("robot", "red robot"), ("box", "blue box"))):
+    """PixelWorld's own encoder with objects in two halves of the picture."""
+    from interplay.guidance.grounding.objects import ObjectsBatch, PictureObject, PictureObjects
+    from interplay.guidance.hosts.comfyui.conditioning import encode
+    from interplay.guidance.hosts.comfyui.pixelworld import load_pixelworld
+    from interplay.parsing import parse
+
+    with torch.inference_mode():
+        model, clip, vae = load_pixelworld()
+        positive = encode(clip, prompt, parse(prompt))
+    masks = torch.zeros(len(words), 128, 128)
+    masks[0, :, :64] = 1
+    masks[1:, :, 64:] = 1
+    picture = PictureObjects(tuple(PictureObject(label, phrase) for label, phrase in words), masks)
+    return model, clip, vae, positive, ObjectsBatch((picture,), 128, 128, prompt)
+
+
+def test_objects_are_bound_to_words_and_unsaid_ones_added():
+    from interplay.guidance.hosts.comfyui.conditioning import find_graph
+    from interplay.guidance.hosts.comfyui.modulation import find_patch
+    from interplay.guidance.hosts.comfyui.reweight import reweight
+
+    model, clip, _, positive, objects = realised()
+    config = modulation("RealignDiff (recommended)")
+    with torch.inference_mode():
+        made = reweight(model, positive, objects, config)
+        assert [b.positions for b in find_patch(made.model).images[0]] == [(2, 3), (6, 7)]
+        assert made.conditioning is positive and "'red robot', score 2" in made.report
+        _, _, _, positive, objects = realised(words=(("robot", "red robot"), ("cat", "green cat")))
+        judged = objects.pictures[0].objects[1].__class__("cat", "green cat", verdict=0.5)
+        objects = type(objects)(
+            (type(objects.pictures[0])((objects.pictures[0].objects[0], judged), objects.pictures[0].masks),),
+            128, 128, objects.prompt,
+        )  # fmt: skip
+        without = reweight(model, positive, objects, config)
+        assert len(find_patch(without.model).images[0]) == 1 and "not in the prompt, left out" in without.report
+        longer = reweight(model, positive, objects, config, clip)
+    assert find_graph(longer.conditioning)[0].prompt == "a red robot and a blue box, green cat"
+    assert [(b.positions, b.score) for b in find_patch(longer.model).images[0]] == [((2, 3), 2.0), ((9, 10), 0.5)]
+
+
+def test_phrases_are_encoded_alone():
+    from interplay.guidance.hosts.comfyui.reweight import reweight
+
+    model, clip, _, positive, objects = realised()
+    config = modulation("DenseDiffusion")
+    with pytest.raises(InterplayError, match="connect 'clip'"):
+        reweight(model, positive, objects, config)
+    with torch.inference_mode():
+        made = reweight(model, positive, objects, config, clip)
+        alone = clip.encode_from_tokens_scheduled(clip.tokenize("blue box"))[0][0]
+    ours, before = made.conditioning[0][0][0], positive[0][0][0]
+    assert torch.equal(ours[6:8], alone[0, 1:3]) and not torch.equal(ours[6:8], before[6:8])
+    untouched = [i for i in range(77) if i not in (2, 3, 6, 7)]
+    assert torch.equal(ours[untouched], before[untouched])
+    assert made.conditioning[0][1]["pooled_output"] is positive[0][1]["pooled_output"]
+
+
+def test_the_nodes_patch_draw_and_show():
+    from interplay.nodes.reweight import AttentionReweight, ReweightMaps
+
+    model, _, _, positive, objects = realised()
+    with torch.inference_mode():
+        settings = ("RealignDiff (recommended)", 1.0, 0.0, 0.0, "as preset", "as preset", "as preset")
+        out = AttentionReweight.execute(model, positive, objects, *settings)
+        latent = {"samples": torch.zeros(1, 4, 16, 16)}
+        pictures, text = ReweightMaps.execute(out.args[0], out.args[1], latent, 0.1, 0).args
+    assert pictures.shape[0] == 2 and pictures.shape[2] >= 512
+    assert "'red robot'" in text
+    strong = ("RealignDiff (literal, area B)", 0.0, 0.0, 1.0, "suppress", "skip", "off")
+    with torch.inference_mode():
+        off = AttentionReweight.execute(model, positive, objects, *strong).args[0]
+        a, b = (tiny.sample(m, positive, positive, steps=1) for m in (model, off))
+    assert torch.equal(a, b)

@@ -138,6 +138,11 @@ class MapPair:
         shares = (self.maps * small).flatten(2).sum(-1) / self.maps.flatten(2).sum(-1).clamp(min=1e-12)
         return [(float(a), float(b)) for a, b in zip(*shares, strict=True)]
 
+    def summary(self) -> str:
+        """A line for each object."""
+        pairs = zip(self.labels, self.inside(), strict=True)
+        return "\n".join(f"'{label}': {a:.0%} of its heat in its mask before, {b:.0%} after" for label, (a, b) in pairs)
+
 
 def reweight_maps(
     model: Any, conditioning: Any, latent: dict[str, Any], percent: float = 0.1, seed: int = 0
