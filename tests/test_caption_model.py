@@ -12,8 +12,8 @@ from interplay.guidance.pixelworld import caption, caption_data, weights_dir
 from interplay.guidance.pixelworld.caption_data import meaning, near_miss, sentences, told
 from interplay.guidance.pixelworld.detect import detect
 from interplay.guidance.pixelworld.render import enlarge, render
+from interplay.guidance.pixelworld.world import Scene, Thing, sample_scene
 from interplay.guidance.pixelworld.world import caption as plain
-from interplay.guidance.pixelworld.world import sample_scene
 from interplay.guidance.rewards import pixelworld_caption
 from PIL import Image
 
@@ -46,6 +46,12 @@ def test_paraphrases_say_the_same_and_near_misses_something_else():
         assert meaning(written).things == meaning(one).things
         if scene.action:
             assert meaning(misses[0]).things[0].object == scene.target.object  # the roles are exchanged first
+
+
+def test_two_things_in_one_colour_have_near_misses_too():
+    scene = Scene(Thing("cat", "red"), "city", None, Thing("box", "red"), x=caption_data.NOWHERE)
+    _, one, _, misses = sentences(scene, Random(0))
+    assert len(misses) == 2 and all(meaning(miss) != meaning(one) for miss in misses)
 
 
 def test_things_that_stand_apart_have_no_order_but_parties_have():

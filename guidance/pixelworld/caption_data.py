@@ -108,8 +108,9 @@ def sentences(scene: Scene, rng: Random) -> tuple[str, str, str, list[str]]:
     placed = rng.random() < 0.7
     one, two = paraphrase(scene, rng, placed), paraphrase(scene, rng, placed)
     misses: list[str] = []
+    kinds = ["roles", rng.choice(("adjectives", "adjectives", "word"))]
     while len(misses) < 2:
-        kind = "roles" if not misses else rng.choice(("adjectives", "adjectives", "word"))
+        kind = kinds.pop(0) if kinds else "word"  # two things in one colour have nothing to exchange
         text = paraphrase(near_miss(scene, rng, kind), rng, placed)
         if meaning(text) != meaning(one):
             misses.append(text)
