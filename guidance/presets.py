@@ -224,5 +224,11 @@ def with_layout(config: GuidanceConfig, layout: str, weight: float = 1.0, target
         layout=layout,
         terms=(*(name for name in config.terms if name != "B"), "B"),
         weights=(*(entry for entry in config.weights if entry[0] != "B"), ("B", weight)),
-        targets=(*config.targets, ("B", target)) if config.targets else (),
+        targets=(*(entry for entry in config.targets if entry[0] != "B"), ("B", target)) if config.targets else (),
     )
+
+
+def layout_only(**changes: Any) -> GuidanceConfig:
+    """Term B alone, with some settings changed; ``with_layout`` gives it its boxes."""
+    alone: dict[str, Any] = {"terms": ("B",), "cycle": ("B",), "weights": (), "windows": (), "wake": ()}
+    return preset("SHY", **{**alone, "targets": (("B", 0.15),), **changes})

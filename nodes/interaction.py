@@ -14,7 +14,7 @@ from ..guidance.interaction.layout import GRAMMAR, Layout
 from ..guidance.interaction.network import Schedule
 from ..parsing.hypergraph import Hypergraph
 from .pictures import to_tensor
-from .types import CATEGORY, HypergraphType, InteractDiffusionType, InteractionType
+from .types import CATEGORY, HypergraphType, InteractDiffusionType, InteractionType, ObjectsType
 
 BOX_TYPES = [io.Custom("BBOX"), io.Custom("BOUNDING_BOX"), io.Custom("BOUNDING_BOXES")]
 TRIPLETS_TIP = (
@@ -71,12 +71,14 @@ class InteractDiffusionLoader(io.ComfyNode):
             display_name="Load InteractDiffusion",
             category=CATEGORY,
             description="Loads InteractDiffusion (SD1.x) in any of its published forms: training file, webui file, "
-            "diffusers file or folder. Without boxes or null tokens it paints as SD1.x itself does.",
+            "diffusers file or folder; or PixelWorld with interactions of its own. Without boxes or null tokens it "
+            "paints as SD1.x itself does.",
             inputs=[
                 io.Combo.Input(
                     "interaction_file",
                     options=list_files(),
-                    tooltip="From models/diffusion_models, checkpoints, gligen, or a folder in diffusers.",
+                    tooltip="PixelWorld's own, or from models/diffusion_models, checkpoints, gligen, or a folder in "
+                    "diffusers.",
                 ),
                 io.Combo.Input(
                     "weight_dtype",
@@ -214,15 +216,16 @@ class InteractionLayout(io.ComfyNode):
             display_name="Interaction Layout",
             category=CATEGORY,
             description="Finds a place for everyone who takes part in an action: by rules for verbs and sizes, from "
-            "the model's own attention in a short draft, or from boxes and masks.",
+            "the model's own attention in a short draft, from objects found in a picture, or from boxes and masks.",
             is_output_node=True,
             inputs=[
                 io.Combo.Input(
                     "method",
                     options=list(METHODS),
                     default="by rule",
-                    tooltip="by rule = what verbs and nouns suggest; from attention = a draft with the same seed, "
-                    "needs model, positive, negative and latent; given boxes = boxes or masks.",
+                    tooltip="by rule = what verbs and nouns suggest, (PixelWorld) = in that model's world; from "
+                    "attention = a draft with the same seed, needs model, positive, negative and latent; from objects "
+                    "= what was found in a draft picture; given boxes = boxes or masks.",
                 ),
                 _triplets(),
                 _size("width", "Width of the picture in pixels: for boxes in pixels, and of the preview."),
@@ -241,6 +244,11 @@ class InteractionLayout(io.ComfyNode):
                 io.Conditioning.Input("positive", optional=True, tooltip="From Prompt to Hypergraph."),
                 io.Conditioning.Input("negative", optional=True, tooltip="The negative prompt."),
                 io.Latent.Input("latent", optional=True, tooltip="The latent to be sampled; its first picture counts."),
+                ObjectsType.Input(
+                    "objects",
+                    optional=True,
+                    tooltip="For from objects: those of a draft picture; what it lacks is placed by rule beside them.",
+                ),
             ],
             outputs=[
                 InteractionType.Output("layout", display_name="layout", tooltip="For Interaction Conditioning."),
@@ -266,11 +274,12 @@ class InteractionLayout(io.ComfyNode):
         positive: Any = None,
         negative: Any = None,
         latent: Any = None,
+        objects: Any = None,
     ) -> io.NodeOutput:
         draft = {"model": model, "positive": positive, "negative": negative, "latent": latent}
         draft |= {"seed": draft_seed, "share": draft_share}
         named = _named(triplets, hypergraph, positive)
-        layout = place(named, method, boxes_from(boxes, masks, width, height), draft, threshold)
+        layout = place(named, method, boxes_from(boxes, masks, width, height), draft, threshold, objects)
         image = _picture(layout, width, height)
         return io.NodeOutput(layout, layout.text(), image, ui=ui.PreviewImage(image, cls=cls))
 

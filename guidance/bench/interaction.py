@@ -163,4 +163,3 @@ KNOWN: dict[str, dict[str, Any]] = {
 def known() -> dict[str, Method]:
     """The methods of ``KNOWN``."""
     return {name: interaction(name, settings) for name, settings in KNOWN.items()}
-

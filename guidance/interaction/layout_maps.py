@@ -96,7 +96,7 @@ def moved_to(layout: Layout, maps: Tensor, graph: TokenGraph) -> Layout:
     if not placed:
         raise InterplayError("A layout without boxes cannot be moved: place it by rule first.")
     corners = torch.tensor([boxes[i] for i in placed])
-    wanted = (centres[placed].mean(0) - (corners[:, :2] + corners[:, 2:]).mean(0) / 2)
+    wanted = centres[placed].mean(0) - (corners[:, :2] + corners[:, 2:]).mean(0) / 2
     low, high = -corners[:, :2].amin(0), 1 - corners[:, 2:].amax(0)
     x, y = torch.maximum(torch.minimum(wanted, high), low).tolist()
     for i in placed:

@@ -37,9 +37,9 @@ def layout_targets(layout: Layout, graph: TokenGraph, action_weight: float = ACT
         if thing.box is not None:
             for word in graph.vertices[index].words:
                 found.setdefault((word, thing.box), Target(word, thing.box))
-    for interaction, index in zip(layout.interactions, edges, strict=True):
+    for interaction, edge in zip(layout.interactions, edges, strict=True):
         middle = grown(layout.boxes(interaction)[2], SMALLEST_MIDDLE)
-        for word in graph.edges[index].words if index is not None and action_weight > 0 else ():
+        for word in graph.edges[edge].words if edge is not None and action_weight > 0 else ():
             found.setdefault((word, middle), Target(word, middle, action_weight))
     return tuple(found.values())
 

@@ -16,16 +16,18 @@ TOKENS, HEADS, SLOTS, HIDDEN = 64, 4, 4, 64
 FILE = "pixelworld_interactions.safetensors"
 
 
+PATH = Path(__file__).parent / "weights" / "fusers" / FILE
+
+
 def fusers_file() -> Path:
     """The fusers that come with the pack.
 
     Raises:
         InterplayError: they are missing.
     """
-    path = Path(__file__).parent / "weights" / "fusers" / FILE
-    if not path.is_file():
-        raise InterplayError(f"PixelWorld's fusers are not in {path.parent}; reinstall Interplay to restore them.")
-    return path
+    if not PATH.is_file():
+        raise InterplayError(f"PixelWorld's fusers are not in {PATH.parent}; reinstall Interplay to restore them.")
+    return PATH
 
 
 def scene_layout(scene: Scene) -> Layout | None:
@@ -33,9 +35,7 @@ def scene_layout(scene: Scene) -> Layout | None:
     if scene.action is None or scene.target is None:
         return None
     boxes = [_box(place, thing.cells) for place, thing in zip(scene.positions, scene.things, strict=True)]
-    things = [
-        Thing(phrase(thing), box, thing.object) for thing, box in zip(scene.things[:2], boxes[:2], strict=True)
-    ]
+    things = [Thing(phrase(thing), box, thing.object) for thing, box in zip(scene.things[:2], boxes[:2], strict=True)]
     return Layout(tuple(things), (Interaction(scene.action, 0, 1),), "scene")
 
 
@@ -82,5 +82,5 @@ def world_rules() -> Rules:
         offsets[verb_lemma(action)] = ((tx - sx) / side, (ty - sy) / side)
     medium = sprites.SIDES[None]
     factors = tuple((size, sprites.SIDES[size] / medium) for size in SIZES)
-    side = medium / 2 / sprites.CELLS
-    return Rules(offsets, {}, (side, side), factors, sprites.GROUND / sprites.CELLS, 0.0, sprites.CELLS)
+    width = medium / 2 / sprites.CELLS
+    return Rules(offsets, {}, (width, width), factors, sprites.GROUND / sprites.CELLS, 0.0, sprites.CELLS)

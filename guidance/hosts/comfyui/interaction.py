@@ -83,7 +83,17 @@ class GroundingParameters:
         place = (like.device, like.dtype)
         if place not in self._there:
             self._there = {place: self.tokens.to(*place)}
-        return self._there[place].expand(len(like), -1, -1)
+        return rows_for(self._there[place], len(like))
+
+    def seen(self, like: Tensor, options: dict[str, Any]) -> tuple[Tensor, float] | None:
+        """The tokens for the rows of ``like`` and how strongly they act at this point; None where they do not."""
+        scale = self.gate.scale(float(options["sigmas"].flatten()[0]))
+        return (self.at(like), scale) if scale != 0.0 else None
+
+
+def rows_for(tokens: Tensor, rows: int) -> Tensor:
+    """(R, 3N, D) for R rows: of one picture for all, or picture by picture."""
+    return tokens.expand(rows, -1, -1) if len(tokens) == 1 else tokens.repeat(rows // len(tokens), 1, 1)
 
 
 class HostFusers(nn.Module):
@@ -110,9 +120,10 @@ class FuserPatch:
         self.model, self.parameters = model, parameters
 
     def __call__(self, h: Tensor, options: dict[str, Any]) -> Tensor:
-        scale = self.parameters.gate.scale(float(options["sigmas"].flatten()[0]))
-        if scale == 0.0:
+        found = self.parameters.seen(h, options)
+        if found is None:
             return h
+        tokens, scale = found
         index = options["transformer_index"]
         if index >= len(self.model.fusers):
             raise InterplayError(
@@ -120,7 +131,6 @@ class FuserPatch:
                 "an SD1.x model, or the one that they were trained on."
             )
         fuser = self.model.fusers[index]
-        tokens = self.parameters.at(h)
         if not (torch.is_grad_enabled() and h.requires_grad):
             return fuser(h, tokens, scale)
         with recompute(fuser):  # guidance asks for a gradient through the fusers, whose weights may be anywhere
@@ -193,43 +203,45 @@ def phrase_feature(clip: Any, text: str) -> Tensor:
     return pooled[0].float().cpu()
 
 
-def ground(interact: InteractDiffusion, clip: Any, layout: Layout) -> Tensor:
-    """(1, 3N, D) tokens of a layout. InterplayError when there are too many or a box or CLIP is missing."""
+def phrases_of(interact: InteractDiffusion, clip: Any, layout: Layout) -> list[Tensor]:
+    """For each interaction (3, D): what subject, action and object are called. InterplayError when there are too many
+    or CLIP is missing or does not fit.
+    """
     if clip is None:
         raise InterplayError("There is no CLIP: connect the text encoder of the checkpoint to read the phrases with.")
     if len(layout.interactions) > interact.slots:
         raise InterplayError(
             f"There are {len(layout.interactions)} interactions and this model takes {interact.slots}: leave some out."
         )
-    rows = [_Row(clip, layout, i) for i in range(len(layout.interactions))]
-    width, slots = interact.tokenizer.width, interact.slots
-    if rows and rows[0].subject.shape[0] != width:
+    found, width = [], interact.tokenizer.width
+    for interaction in layout.interactions:
+        subject, object = layout.things[interaction.subject], layout.things[interaction.object]
+        names = (subject.name, interaction.action, object.name)
+        found.append(torch.stack([phrase_feature(clip, name) for name in names]))
+    if found and found[0].shape[1] != width:
         raise InterplayError(
-            f"The CLIP gives phrases {rows[0].subject.shape[0]} wide and the interactions take {width}: connect the "
-            "CLIP of an SD1.x checkpoint."
+            f"The CLIP gives phrases {found[0].shape[1]} wide and the interactions take {width}: connect the CLIP of "
+            "the model that they were trained on."
         )
+    return found
+
+
+def tokens_of(interact: InteractDiffusion, phrases: list[Tensor], layout: Layout) -> Tensor:
+    """(1, 3N, D) tokens of a layout whose interactions are called ``phrases``. InterplayError when a box is missing."""
+    width, slots = interact.tokenizer.width, interact.slots
+    boxes = [torch.tensor(layout.boxes(interaction)[:2]) for interaction in layout.interactions]
     given = Grounding(
-        _padded([row.subject for row in rows], slots, width),
-        _padded([row.action for row in rows], slots, width),
-        _padded([row.object for row in rows], slots, width),
-        _padded([torch.tensor(row.boxes[0]) for row in rows], slots, 4),
-        _padded([torch.tensor(row.boxes[1]) for row in rows], slots, 4),
-        _padded([torch.ones(1) for _ in rows], slots, 1)[..., 0],
+        *(_padded([phrase[i] for phrase in phrases], slots, width) for i in range(3)),
+        *(_padded([box[i] for box in boxes], slots, 4) for i in range(2)),
+        _padded([torch.ones(1) for _ in boxes], slots, 1)[..., 0],
     )
     with torch.no_grad():
         return interact.tokenizer(given)
 
 
-class _Row:
-    """One interaction: three phrase features and its boxes."""
-
-    def __init__(self, clip: Any, layout: Layout, index: int) -> None:
-        interaction = layout.interactions[index]
-        self.boxes = layout.boxes(interaction)
-        subject, object = layout.things[interaction.subject], layout.things[interaction.object]
-        self.subject = phrase_feature(clip, subject.name)
-        self.action = phrase_feature(clip, interaction.action)
-        self.object = phrase_feature(clip, object.name)
+def ground(interact: InteractDiffusion, clip: Any, layout: Layout) -> Tensor:
+    """(1, 3N, D) tokens of a layout. InterplayError when there are too many or a box or CLIP is missing."""
+    return tokens_of(interact, phrases_of(interact, clip, layout), layout)
 
 
 def _padded(rows: list[Tensor], slots: int, width: int) -> Tensor:
@@ -255,12 +267,13 @@ def condition(
     tokens = ground(interact, clip, layout)
     seen = interact.parameters(tokens, schedule)
     null = interact.parameters(interact.null_tokens, schedule)
-    return _attached(positive, interact, seen), _attached(negative, interact, null)
+    return attached(positive, interact, seen), attached(negative, interact, null)
 
 
-def _attached(
+def attached(
     conditioning: list[list[Any]], interact: InteractDiffusion, parameters: GroundingParameters
 ) -> list[list[Any]]:
+    """A copy of a conditioning whose conds see ``parameters``. InterplayError when one holds GLIGEN text boxes."""
     out = []
     for tensor, extra in conditioning:
         if KEY in extra and not isinstance(extra[KEY][2], GroundingParameters):

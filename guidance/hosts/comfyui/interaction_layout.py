@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import comfy.sample
@@ -12,14 +12,18 @@ from torch import Tensor
 
 from ....errors import InterplayError
 from ....parsing.hypergraph import Hypergraph
+from ...grounding.objects import ObjectsBatch
 from ...interaction.layout import Box, Layout, from_hypergraph, from_text, grown, normalised
 from ...interaction.layout_maps import from_maps
-from ...interaction.prototypes import by_rule
+from ...interaction.layout_objects import from_objects
+from ...interaction.prototypes import ORDINARY, Rules, by_rule
+from ...pixelworld.fusers import world_rules
 from .conditioning import KEY
 from .guidance import unguided
 from .maps import attention_maps
 
-METHODS = ("by rule", "from attention", "given boxes")
+METHODS = ("by rule", "by rule (PixelWorld)", "from attention", "from objects", "given boxes")
+RULES: dict[str, Callable[[], Rules]] = {"by rule": lambda: ORDINARY, "by rule (PixelWorld)": world_rules}
 DRAFT_STEPS = 20
 DRAFT_CFG = 6.0
 
@@ -75,13 +79,24 @@ def complete(layout: Layout, boxes: list[Box]) -> Layout:
 
 
 def place(
-    layout: Layout, method: str, boxes: list[Box], draft: Mapping[str, Any] | None = None, threshold: float = 0.45
+    layout: Layout,
+    method: str,
+    boxes: list[Box],
+    draft: Mapping[str, Any] | None = None,
+    threshold: float = 0.45,
+    objects: ObjectsBatch | None = None,
 ) -> Layout:
-    """Boxes for a layout by one of ``METHODS``. draft: arguments of ``by_attention``, for "from attention"."""
+    """Boxes for a layout by one of ``METHODS``. draft: arguments of ``by_attention``, for "from attention"; objects:
+    for "from objects", which takes those of the first picture.
+    """
     if method == "given boxes":
         return complete(layout, boxes)
-    if method == "by rule":
-        return by_rule(layout)
+    if method in RULES:
+        return by_rule(layout, RULES[method]())
+    if method == "from objects":
+        if objects is None or not objects.pictures:
+            raise InterplayError("There are no objects: connect those of a draft picture to 'objects'.")
+        return from_objects(layout, objects.pictures[0])
     if method != "from attention":
         raise InterplayError(f"There is no method called '{method}'; choose one of {', '.join(METHODS)}.")
     missing = [name for name in ("model", "positive", "negative", "latent") if (draft or {}).get(name) is None]

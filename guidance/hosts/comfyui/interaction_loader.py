@@ -23,7 +23,9 @@ from ...interaction.build import build, check_fits, compare_base, describe
 from ...interaction.files import SUFFIXES, load_parts, save_parts
 from ...interaction.keys import CLIP_PREFIX, VAE_PREFIX, Parts
 from ...interaction.network import Schedule
+from ...pixelworld.fusers import PATH, fusers_file
 from .interaction import HostFusers, InteractDiffusion, with_null_tokens
+from .pixelworld import load_pixelworld
 
 logger = logging.getLogger(__name__)
 FOLDERS = ("diffusion_models", "checkpoints", "gligen")
@@ -36,7 +38,7 @@ DTYPES = {
     "fp8_e5m2": torch.float8_e5m2,
 }
 WITHOUT_BOXES = ("off", "null tokens")
-NOTHING = "put an InteractDiffusion file into models/diffusion_models"
+BUNDLED = "PixelWorld (bundled)"
 
 
 @dataclass(frozen=True)
@@ -51,18 +53,20 @@ class Loaded:
 
 
 def list_files() -> list[str]:
-    """Entries 'folder/name' of everything that could be an InteractDiffusion file; never empty."""
-    found = []
+    """``BUNDLED``, then 'folder/name' of everything that could be an InteractDiffusion file."""
+    found = [BUNDLED]
     for folder in FOLDERS:
         names = folder_paths.get_filename_list(folder)
         found += [f"{folder}/{name}" for name in names if Path(name).suffix.lower() in SUFFIXES]
     for root in folder_paths.get_folder_paths("diffusers"):
         found += [f"diffusers/{p.parent.name}" for p in sorted(Path(root).glob("*/model_index.json"))]
-    return list(dict.fromkeys(found)) or [NOTHING]
+    return list(dict.fromkeys(found))
 
 
 def find_file(entry: str) -> Path:
     """The path of an entry of ``list_files``. InterplayError when it is not there."""
+    if entry == BUNDLED:
+        return fusers_file()
     folder, _, name = entry.partition("/")
     if folder == "diffusers":
         for root in folder_paths.get_folder_paths("diffusers"):
@@ -71,20 +75,25 @@ def find_file(entry: str) -> Path:
                 return path
     elif folder in FOLDERS and (found := folder_paths.get_full_path(folder, name)) is not None:
         return Path(found)
-    raise InterplayError(f"There is no model '{entry}': refresh the list, or {NOTHING}.")
+    raise InterplayError(
+        f"There is no model '{entry}': refresh the list, or put an InteractDiffusion file into models/diffusion_models."
+    )
 
 
 def load(path: Path, dtype: str = "default", model: Any = None, without_boxes: str = "off") -> Loaded:
     """Load a file or a folder of diffusers.
 
     model: a ModelPatcher of SD1.x whose U-Net is used in place of the file's own. dtype: of ``DTYPES``.
-    without_boxes: what a prompt without interactions sees, of ``WITHOUT_BOXES``.
+    without_boxes: what a prompt without interactions sees, of ``WITHOUT_BOXES``. The bundled file brings PixelWorld
+    along where no model is connected.
     InterplayError says what is wrong with a file, or that fusers without a base need ``model``.
     """
     for name, value, options in (("dtype", dtype, DTYPES), ("mode", without_boxes, WITHOUT_BOXES)):
         if value not in options:
             raise InterplayError(f"There is no {name} called '{value}'; choose one of {', '.join(options)}.")
     parts = load_parts(path)
+    world = load_pixelworld() if model is None and path == PATH else None
+    model = world[0] if world else model
     if model is None and not parts.base:
         raise InterplayError(
             f"'{path.name}' holds fusers only, without a U-Net of its own: connect an SD1.x model to 'model'."
@@ -103,7 +112,7 @@ def load(path: Path, dtype: str = "default", model: Any = None, without_boxes: s
     lines.append(f"base weights: {model.model_dtype()}")
     interact = make_interact(parts, model, DTYPES[dtype])
     patched = model if without_boxes == "off" else with_null_tokens(model, interact, Schedule())
-    clip, vae = load_clip(parts), load_vae(parts)
+    clip, vae = world[1:] if world else (load_clip(parts), load_vae(parts))
     missing = [name for name, part in (("CLIP", clip), ("VAE", vae)) if part is None]
     if missing:
         lines.append(f"The file has no {' and no '.join(missing)}: take the SD1.x checkpoint's.")
@@ -194,6 +203,8 @@ def _stripped(tensors: dict[str, Tensor], prefixes: tuple[str, ...]) -> dict[str
 
 def convert(path: Path, name: str) -> Path:
     """Write a file's content as ``name``.safetensors beside it and return where; InterplayError when that exists."""
+    if path == PATH:
+        raise InterplayError("PixelWorld's interactions are a safetensors file already: leave 'convert_to' empty.")
     target = path.parent / f"{Path(name).stem}.safetensors"
     save_parts(load_parts(path), target)
     logger.info("Wrote %s.", target)
