@@ -13,6 +13,7 @@ from . import (
     pixelworld,
     prompt,
     realign,
+    refl,
     rewards,
     reweight,
     scores,
@@ -38,5 +39,6 @@ class InterplayExtension(ComfyExtension):
             objects,
             realign,
             reweight,
+            refl,
         )
         return [node for family in families for node in family.NODES]

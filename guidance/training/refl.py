@@ -45,12 +45,17 @@ LITERAL = (
 
 
 class Reward(Protocol):
-    """A reward with a gradient to the picture. margin: above it a picture is good enough (1 for a probability or a
-    cosine, 0 for a log-likelihood, 2 for ImageReward's z-scores).
+    """A reward with a gradient to the picture. The margin is 1 for a probability or a cosine, 0 for a log-likelihood,
+    2 for ImageReward's z-scores.
     """
 
-    name: str
-    margin: float
+    @property
+    def name(self) -> str:
+        """For tables."""
+
+    @property
+    def margin(self) -> float:
+        """Above it a picture is good enough."""
 
     def __call__(self, pictures: Tensor, prompts: Sequence[str]) -> Tensor:
         """Pictures (B, 3, H, W), about [0, 1], and their prompts to rewards (B,), higher is better."""
