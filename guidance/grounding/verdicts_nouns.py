@@ -10,8 +10,8 @@ import re
 from functools import lru_cache
 from pathlib import Path
 
-from ...parsing.lexicon import noun_lemma
-from .verdicts_words import KIND_OF, SAME, TOO_WIDE
+from ...parsing import lexicon as lex
+from .verdicts_words import KIND_OF, MISNAMED, SAME, TOO_WIDE
 
 TABLE = Path(__file__).parent / "data" / "nouns.tsv.gz"
 
@@ -37,7 +37,7 @@ def lemma(name: str) -> str:
     if not words:
         return ""
     last = re.sub(r"^\d+\+?(?=(?:girl|boy|other)s?$)", "", words[-1])  # 1girl, 2boys
-    single = noun_lemma(last)
+    single = lex.noun_lemma(last)
     return " ".join([*words[:-1], _SINGULAR.get(single, single)])
 
 
@@ -70,6 +70,11 @@ def is_kind(name: str, of: str) -> bool:
     if of in names:
         return True
     return any(number in _above(own) for n in names for own in senses(n) for number in senses(of)[:1])
+
+
+def tells(head: str, compound: str) -> bool:
+    """Whether a head says what a compound is: "cake" of "birthday cake", but not "dog" of "hot dog"."""
+    return compound not in MISNAMED or is_kind(compound, head)
 
 
 @lru_cache(maxsize=8192)

@@ -16,7 +16,7 @@ from ...parsing import parse
 from ...parsing.hypergraph import Hypergraph, Vertex
 from . import verdicts_words as w
 from .verdicts import CERTAIN, POSSIBLE, UNLIKELY, TagVerdict, Verdicts
-from .verdicts_nouns import is_kind, is_same, known, lemma, senses, too_wide
+from .verdicts_nouns import is_kind, is_same, known, lemma, senses, tells, too_wide
 from .verdicts_text import plain_prompt
 
 _GAP = re.compile(r"[\s,\-()\[\]{}]*(?::\s*[\d.]+\s*[)\]]+\s*)?(?:and[\s,]+)?")
@@ -90,8 +90,8 @@ class _Reading:
 
     def _rules(self) -> tuple[Callable[[str], _Finding | None], ...]:
         return (
-            self._named, self._absent, self._no_object, self._kind, self._doer, self._several, self._spoken, self._may_be,
-            self._part, self._company, self._anywhere,
+            self._named, self._absent, self._no_object, self._kind, self._doer, self._several, self._spoken,
+            self._may_be, self._part, self._company, self._anywhere,
         )  # fmt: skip
 
     # --- certain ------------------------------------------------------------------------------------------------------
@@ -112,7 +112,7 @@ class _Reading:
 
     def _another(self, name: str, thing: Thing) -> bool:
         """ "hot dog" for a dog: the table knows the whole name as something else."""
-        return bool(senses(name)) and not is_kind(name, thing.head)
+        return bool(senses(name)) and not tells(thing.head, name)
 
     def _absent(self, name: str) -> _Finding | None:
         if name in self.denied or (name.split()[-1:] and name.split()[-1] in self.denied):
@@ -224,8 +224,10 @@ def _thing(graph: Hypergraph, vertex: Vertex) -> Thing:
         if len(before) < count or not known(compound):
             continue
         coloured = before[-count].text.lower() in w.QUALITIES  # "green dragon" is a plant in WordNet
-        if is_kind(compound, head) or not coloured:
-            names = [compound] if not is_kind(compound, head) and compound not in _LOOKALIKES else [compound, *names]
+        if tells(head, compound):
+            names = [compound, *names]
+        elif not coloured:
+            names = [compound]
     several = (vertex.count is None and lex.is_plural(vertex.head)) or (vertex.count or 0) > 1
     words = frozenset(lemma(m.text) for m in vertex.modifiers) | frozenset(m.text.lower() for m in vertex.modifiers)
     return Thing(vertex, tuple(dict.fromkeys(names)), phrase_of(graph, vertex), words, several or head in w.SEVERAL)
@@ -247,9 +249,6 @@ def _loose(graph: Hypergraph) -> dict[str, Thing]:
 
 def _places(prompt: str, text: str) -> list[int]:
     return [m.start() for m in re.finditer(re.escape(text), prompt)]
-
-
-_LOOKALIKES = frozenset({"teddy bear", "stuffed animal", "toy car", "rubber duck", "snow man", "rocking horse"})
 
 
 def _kin(name: str, thing: Thing) -> bool:

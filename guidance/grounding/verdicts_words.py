@@ -39,6 +39,15 @@ article, matter, body, organism, group, collection, construction, component, par
 ware, covering, material, element, shape, form, figure, gadget, gear, utensil, accessory, tool, machine, mass
 """
 )
+# Compounds that are not what their last word says.
+MISNAMED = _set(
+    """
+hot dog, corn dog, prairie dog, sea horse, sea lion, sea cow, guinea pig, computer mouse, bird house, dog house,
+book worm, bus stop, traffic jam, paper clip, video clip, orange juice, power plant, steam plant, tank top, crane fly,
+ice cream cone, traffic cone, pine cone, head light, tail light, star fish, jelly fish, rocking horse, saw horse,
+monkey wrench, teddy, glass house, bulldog clip, butterfly net, dragon fruit, fruit bat, baseball bat, cricket bat
+"""
+)
 # Tags of what a picture is, not of what is in it.
 PICTURE = _set(
     """
