@@ -230,11 +230,9 @@ def tokens_of(interact: InteractDiffusion, phrases: list[Tensor], layout: Layout
     """(1, 3N, D) tokens of a layout whose interactions are called ``phrases``. InterplayError when a box is missing."""
     width, slots = interact.tokenizer.width, interact.slots
     boxes = [torch.tensor(layout.boxes(interaction)[:2]) for interaction in layout.interactions]
-    given = Grounding(
-        *(_padded([phrase[i] for phrase in phrases], slots, width) for i in range(3)),
-        *(_padded([box[i] for box in boxes], slots, 4) for i in range(2)),
-        _padded([torch.ones(1) for _ in boxes], slots, 1)[..., 0],
-    )
+    subject, action, object = (_padded([phrase[i] for phrase in phrases], slots, width) for i in range(3))
+    first, second = (_padded([box[i] for box in boxes], slots, 4) for i in range(2))
+    given = Grounding(subject, action, object, first, second, _padded([torch.ones(1) for _ in boxes], slots, 1)[..., 0])
     with torch.no_grad():
         return interact.tokenizer(given)
 
