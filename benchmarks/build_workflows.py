@@ -46,6 +46,8 @@ STOCK = {
     "PreviewImage": Kind((("images", "IMAGE"),)),
     "PreviewAny": Kind((("source", "*"),)),
     "MarkdownNote": Kind((), ("text",)),
+    "SolidMask": Kind((), ("value", "width", "height"), (("MASK", "MASK"),)),
+    "MaskComposite": Kind((("destination", "MASK"), ("source", "MASK")), ("x", "y", "operation"), (("MASK", "MASK"),)),
 }
 
 
@@ -690,12 +692,142 @@ def interaction_layout_sd15() -> Workflow:
     return flow
 
 
+REWEIGHT_NOTE = """## Wrong colours, drawn again with attention re-weighted
+
+1. Press Queue. The first sampler draws plainly{what}.
+2. *Objects from Masks* names two regions by hand: label | phrase of the prompt | weight. Here they are rectangles; any
+   MASK will do, *Load Image* with the mask editor too, or *Ground Objects*, which finds them.
+3. *Attention Re-weighting* makes each region look at its own words, and the same seed draws again.
+4. *Re-weighting Maps* shows for each object where its words were looked at before (left) and after (right).
+{more}"""
+RECTANGLES = {  # x, y, width, height in an image of 128
+    "robot | red robot": (16, 72, 40, 40),
+    "cat | blue cat": (80, 72, 40, 40),
+}
+SD_RECTANGLES = {"cat | white cat": (8, 40, 52, 80), "dog | black dog": (68, 40, 52, 80)}
+
+
+def reweight_pixelworld() -> Workflow:
+    """Masks by hand, attention re-weighted, before and after."""
+    note = REWEIGHT_NOTE.format(what=", and gives the robot the cat's colour", more="Needs no download.")
+    flow = Workflow("reweight_pixelworld")
+    load = flow.add("Interplay_PixelWorldLoader", (20, 60), (340, 100))
+    prompt = "a red robot chasing a blue cat in the forest"
+    sampler = _sampler(11, 25, 5.0, "euler", "normal")
+    return _reweight(flow, load, ("model", "clip", "vae"), (prompt, ""), 128, RECTANGLES, sampler, note)
+
+
+def reweight_sd15() -> Workflow:
+    """The same with Stable Diffusion 1.5."""
+    more = f"Needs {SD_CHECKPOINT} in models/checkpoints. Not run by us at full size: we had no such weights."
+    note = REWEIGHT_NOTE.format(what="; move the rectangles to where it put the animals", more=more)
+    flow = Workflow("reweight_sd15")
+    load = flow.add("CheckpointLoaderSimple", (20, 60), (340, 100), ckpt_name=SD_CHECKPOINT)
+    texts, sampler = (SD_PROMPT, "blurry, deformed"), SETTINGS["CheckpointLoaderSimple"]
+    return _reweight(flow, load, ("MODEL", "CLIP", "VAE"), texts, 512, SD_RECTANGLES, sampler, note)
+
+
+def _reweight(
+    flow: Workflow,
+    load: Node,
+    names: tuple[str, str, str],
+    texts: tuple[str, str],
+    size: int,
+    rectangles: dict[str, tuple[int, int, int, int]],
+    sampler: dict[str, Any],
+    note: str,
+) -> Workflow:
+    """Plain, objects from rectangles, re-weighted, maps. names: of the loader's model, clip and vae."""
+    model, vae = (load, names[0]), (load, names[2])
+    positive, empty = _prompt(flow, load, names[:2], *texts)
+    latent = flow.add("EmptyLatentImage", (20, 220), (340, 110), width=size, height=size, batch_size=1)
+    flow.add("MarkdownNote", (20, 390), (340, 460), "Read me", text=note)
+    flow.group("Model and size", (0, 0, 380, 880), GREY)
+    flow.group("Prompt", (400, 0, 460, 880), BLUE)
+    shared = {"negative": (empty, "CONDITIONING"), "latent_image": (latent, "LATENT"), **sampler}
+    plain = flow.add(
+        "KSampler", (900, 60), (340, 270), "Plain", model=model, positive=(positive, "conditioning"), **shared
+    )
+    before = flow.add("VAEDecode", (900, 380), (340, 60), samples=(plain, "LATENT"), vae=vae)
+    flow.add("PreviewImage", (900, 490), (340, 340), "Plain", images=(before, "IMAGE"))
+    flow.group("Draw", (880, 0, 380, 880), GREY)
+    ground = flow.add("SolidMask", (1300, 60), (260, 110), "Nothing", value=0.0, width=size, height=size)
+    found: dict[str, Any] = {}
+    for i, (label, box) in enumerate(rectangles.items()):
+        x, y, width, height = (value * size // 128 for value in box)
+        left = 1300 + 300 * i
+        patch = flow.add("SolidMask", (left, 220), (260, 110), label, value=1.0, width=width, height=height)
+        mask = flow.add(
+            "MaskComposite",
+            (left, 380),
+            (260, 130),
+            destination=(ground, "MASK"),
+            source=(patch, "MASK"),
+            x=x,
+            y=y,
+            operation="add",
+        )
+        made = flow.add(
+            "Interplay_ObjectsFromMasks",
+            (left, 560),
+            (260, 240),
+            mask=(mask, "MASK"),
+            labels=f"{label} | 2",
+            mask_batch="an object each",
+            image=(before, "IMAGE"),
+            hypergraph=(positive, "hypergraph"),
+            **found,
+        )
+        found = {"objects": (made, "objects")}
+    flow.group("Regions by hand", (1280, 0, 620, 880), GOLD)
+    ours = flow.add(
+        "Interplay_AttentionReweight",
+        (1940, 60),
+        (360, 330),
+        model=model,
+        positive=(positive, "conditioning"),
+        **found,
+        clip=(load, names[1]),
+        preset="RealignDiff (recommended)",
+        strength=1.0,
+        start_percent=0.0,
+        end_percent=0.0,
+        other_words="as preset",
+        background="as preset",
+        phrase_embeddings="as preset",
+    )
+    again = flow.add(
+        "KSampler",
+        (1940, 450),
+        (360, 270),
+        "Again, the same seed",
+        model=(ours, "model"),
+        positive=(ours, "positive"),
+        **shared,
+    )
+    after = flow.add("VAEDecode", (1940, 780), (360, 60), samples=(again, "LATENT"), vae=vae)
+    flow.add("SaveImage", (2340, 60), (400, 400), images=(after, "IMAGE"), filename_prefix="interplay/reweighted")
+    flow.add(
+        "Interplay_ReweightMaps",
+        (2340, 520),
+        (400, 330),
+        model=(ours, "model"),
+        positive=(ours, "positive"),
+        samples=(plain, "LATENT"),
+        image=(before, "IMAGE"),
+        noise_percent=0.1,
+        map_seed=0,
+    )
+    flow.group("Draw again", (1920, 0, 840, 880), GREEN)
+    return flow
+
+
 def files() -> dict[Path, str]:
     """Path -> text of every workflow file."""
     pixelworld = (shy_pixelworld(), best_of_batch_pixelworld(), until_good_pixelworld(), caption_reward_pixelworld())
     large = (shy_sd15(), shy_sd15_patch(), shyi_sd15(), interaction_boxes_sd15(), interaction_layout_sd15())
     out = {}
-    for flow in (*pixelworld, *large):
+    for flow in (*pixelworld, *large, reweight_pixelworld(), reweight_sd15()):
         out[ROOT / "workflows" / f"{flow.name}.json"] = json.dumps(flow.ui(), indent=2, ensure_ascii=False) + "\n"
         out[ROOT / "workflows/api" / f"{flow.name}.json"] = json.dumps(flow.api(), indent=2, ensure_ascii=False) + "\n"
     return out
