@@ -116,11 +116,19 @@ def again(name: str, settings: Mapping[str, Any]) -> Method:
     return make_one(name, settings)
 
 
+def lora(name: str, settings: Mapping[str, Any]) -> Method:
+    """A LoRA under another method; see ``bench.lora``."""
+    from .lora import method as make_one  # not above: it is made of the methods here
+
+    return make_one(name, settings)
+
+
 KINDS: dict[str, Callable[[str, Mapping[str, Any]], Method]] = {
     "guidance": guidance,
     "plain": plain,
     "interaction": interaction,
     "again": again,
+    "lora": lora,
 }
 """Makers of methods: (name, settings) -> ``Method``."""
 
