@@ -17,6 +17,7 @@ from . import (
     rewards,
     reweight,
     scores,
+    training,
     verdicts,
 )
 
@@ -39,6 +40,7 @@ class InterplayExtension(ComfyExtension):
             objects,
             realign,
             reweight,
+            training,
             refl,
         )
         return [node for family in families for node in family.NODES]

@@ -17,3 +17,6 @@ InteractionType = io.Custom("INTERPLAY_INTERACTION")
 
 InteractDiffusionType = io.Custom("INTERPLAY_INTERACTDIFFUSION")
 """The fusers and the tokenizer of InteractDiffusion, ready for ComfyUI."""
+
+CaptionsType = io.Custom("INTERPLAY_CAPTIONS")
+"""Captions with captions that their pictures do not match."""

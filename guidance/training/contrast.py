@@ -136,7 +136,9 @@ class Batch:
         return self.levels.signal * self.clean + self.levels.noise * self.noise
 
 
-def make_batch(model: Learner, data: Material, s: ContrastSettings, what: str, number: int, rows: Sequence[int]) -> Batch:
+def make_batch(
+    model: Learner, data: Material, s: ContrastSettings, what: str, number: int, rows: Sequence[int]
+) -> Batch:
     """Rows of step ``number``: the records in a new order every time through, negatives by turns, noise levels spread
     evenly over the batch.
     """
@@ -239,7 +241,13 @@ class Losses:
 
 
 def step_losses(
-    model: Learner, data: Material, s: ContrastSettings, k: Constants, number: int, rows: Sequence[int], mean: Any = None
+    model: Learner,
+    data: Material,
+    s: ContrastSettings,
+    k: Constants,
+    number: int,
+    rows: Sequence[int],
+    mean: Any = None,
 ) -> Losses:
     """The losses of these rows of a step. mean: of a (B,) tensor over all processes; the own rows' where None."""
     over = mean or Tensor.mean

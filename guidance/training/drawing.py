@@ -57,7 +57,9 @@ def read_metrics(file: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def plot(file: Path, picture: Path, names: Sequence[str] = ("L_c", "L_n", "L_u"), size: tuple[int, int] = (720, 360)) -> Path:
+def plot(
+    file: Path, picture: Path, names: Sequence[str] = ("L_c", "L_n", "L_u"), size: tuple[int, int] = (720, 360)
+) -> Path:
     """Curves of a run's figures over its steps, smoothed, as a PNG; validations are dots."""
     from PIL import Image, ImageDraw
 

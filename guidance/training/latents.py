@@ -52,7 +52,9 @@ def encoded(records: Sequence[Record], encode: Encode, key: str, folder: Path, b
             try:
                 pictures.append(Image.open(record.image).convert("RGB"))
             except OSError as error:
-                raise InterplayError(f"The picture {record.image} cannot be read ({error}); remove or replace it.") from error
+                raise InterplayError(
+                    f"The picture {record.image} cannot be read ({error}); remove or replace it."
+                ) from error
         with torch.no_grad():
             found = encode(pictures).float().cpu()
         known |= {name: latent.contiguous() for (name, _), latent in zip(part, found, strict=True)}

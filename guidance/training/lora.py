@@ -289,7 +289,11 @@ def _kohya(name: str) -> str:
     return "lora_unet_" + name.replace(".", "_")
 
 
-_ENDS = (("lora_down.weight", "lora_up.weight"), ("lora_A.weight", "lora_B.weight"), ("lora.down.weight", "lora.up.weight"))
+_ENDS = (
+    ("lora_down.weight", "lora_up.weight"),
+    ("lora_A.weight", "lora_B.weight"),
+    ("lora.down.weight", "lora.up.weight"),
+)
 
 
 def _pair(left: dict[str, Tensor], roots: Sequence[str], source: str) -> tuple[Tensor, Tensor]:
@@ -301,4 +305,6 @@ def _pair(left: dict[str, Tensor], roots: Sequence[str], source: str) -> tuple[T
                 up = left.pop(f"{root}.{up_end}").float().flatten(1)
                 alpha = left.pop(f"{root}.alpha", None)
                 return down, up * (float(alpha) / down.shape[0] if alpha is not None else 1.0)
-    raise InterplayError(f"{source} has nothing for the layer {roots[1].removeprefix('unet.')}; it is of another model.")
+    raise InterplayError(
+        f"{source} has nothing for the layer {roots[1].removeprefix('unet.')}; it is of another model."
+    )

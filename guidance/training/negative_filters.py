@@ -18,10 +18,9 @@ SWAPS = ("swap_attr", "swap_role", "swap_rel", "swap_count", "swap_verb")
 REPLACES = ("replace_attr", "replace_obj", "replace_rel")
 OPS = (*SWAPS, *REPLACES)
 
-_SYMMETRIC = frozenset("and or with next beside near by alongside along together against like around between".split())
+_SYMMETRIC = frozenset(["and", "or", "with", "next", "beside", "near", "by", "alongside", "along", "together", "against", "like", "around", "between"])
 _STOP = frozenset(
-    "a an the some and or of in on at to is are was be being been with by for from it its his her their there that this "
-    "which who while as into onto".split()
+    ["a", "an", "the", "some", "and", "or", "of", "in", "on", "at", "to", "is", "are", "was", "be", "being", "been", "with", "by", "for", "from", "it", "its", "his", "her", "their", "there", "that", "this", "which", "who", "while", "as", "into", "onto"]
 )
 _GROUPS = "couple row group pair bunch lot set piece slice stack pile line amount number"
 _POSITIONS = "top side front back middle"
@@ -155,7 +154,11 @@ def repaired(text: str) -> str:
 
     def fix(match: re.Match[str]) -> str:
         right = with_article(match[2], "thing").split()[0]
-        return (right.capitalize() if match[1][0].isupper() else right) + match[0][len(match[1]) : -len(match[2])] + match[2]
+        return (
+            (right.capitalize() if match[1][0].isupper() else right)
+            + match[0][len(match[1]) : -len(match[2])]
+            + match[2]
+        )
 
     return re.sub(r"\b([Aa]n?)\s+([\w'-]+)", fix, text)
 

@@ -35,7 +35,7 @@ _PLACES = {"in front of": "behind", "behind": "in front of", "on top of": "under
 _SIZES = {"big": "small", "small": "big", "large": "small", "tall": "short", "short": "tall", "long": "short",
           "little": "big", "huge": "tiny", "tiny": "huge", "old": "young", "young": "old", "open": "closed",
           "empty": "full", "full": "empty", "wet": "dry", "dry": "wet", "clean": "dirty", "dirty": "clean"}  # fmt: skip
-MATERIALS = "wooden metal plastic glass brick stone leather".split()
+MATERIALS = ["wooden", "metal", "plastic", "glass", "brick", "stone", "leather"]
 CLASSES = tuple(
     line.split()
     for line in (
@@ -174,7 +174,9 @@ def _verbs(graph: Hypergraph) -> Iterator[Negative]:
             continue
         heads = [graph.vertex(s[0]).head for s in subjects]
         verbs = [graph.prompt[slice(*e.spans[0])] for e in (first, second)]
-        same_form = verbs[0][-3:].lower() == verbs[1][-3:].lower() == "ing" or is_plural(heads[0]) == is_plural(heads[1])
+        same_form = verbs[0][-3:].lower() == verbs[1][-3:].lower() == "ing" or is_plural(heads[0]) == is_plural(
+            heads[1]
+        )
         if verbs[0].lower() != verbs[1].lower() and same_form and first.spans[0] < second.spans[0]:
             text = _exchange(graph.prompt, first.spans[0], second.spans[0])
             yield Negative(text, "swap_verb", (verbs[0], verbs[1]))
@@ -238,7 +240,9 @@ def _in_name(vertex: Vertex, graph: Hypergraph) -> bool:
     before = re.search(r"([\w-]+)\s+$", graph.prompt[: vertex.span[0]])
     after = graph.prompt[vertex.span[1] :]
     tagged = before is not None and lexicon.usual_tags().get(before[1].lower(), "").startswith("NN")
-    return (tagged and before is not None and before[1].lower() not in (*COLOURS, *MATERIALS)) or after.startswith(" of ")
+    return (tagged and before is not None and before[1].lower() not in (*COLOURS, *MATERIALS)) or after.startswith(
+        " of "
+    )
 
 
 def _plural(word: str) -> str:

@@ -103,7 +103,11 @@ def llm_negatives(caption: str, ask: Ask, answers: Answers | None = None, model:
         if any(not n.reason for n in found):
             break
         told = "; ".join(f"'{n.text}': {REASONS[n.reason]}" for n in offered) or "the answer held no captions"
-        messages = [*messages, {"role": "assistant", "content": reply}, {"role": "user", "content": f"Again, please. {told}."}]
+        messages = [
+            *messages,
+            {"role": "assistant", "content": reply},
+            {"role": "user", "content": f"Again, please. {told}."},
+        ]
     return found
 
 

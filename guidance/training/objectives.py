@@ -34,7 +34,9 @@ class Objective:
 
 OBJECTIVES = {
     "contrast_hinge": Objective(
-        "L_c + eta relu(m - (L_n - L_c)) + kappa anchor; the margin is measured on the frozen model", "some", anchor=True
+        "L_c + eta relu(m - (L_n - L_c)) + kappa anchor; the margin is measured on the frozen model",
+        "some",
+        anchor=True,
     ),
     "noneg": Objective("L_c: plain fine-tuning, the baseline", dropout=True),
     "hardneg_paper": Objective("eq. 1: L_c - min(L_n, lambda L_c), means of the batch; lambda at most 1", "some"),
@@ -42,7 +44,10 @@ OBJECTIVES = {
         "the same clip for each sample, with the anchor; lambda at most 1.3", "some", anchor=True
     ),
     "caption_dpo": Objective(
-        "L_c + softplus(beta ((L_c - L_c_ref) - (L_n - L_n_ref))) / beta + kappa anchor", "all", anchor=True, needs=("n",)
+        "L_c + softplus(beta ((L_c - L_c_ref) - (L_n - L_n_ref))) / beta + kappa anchor",
+        "all",
+        anchor=True,
+        needs=("n",),
     ),
     "softneg_guarded": Objective("softplus(beta (L_c - L_u_ref)) / beta + rho L_c + kappa anchor", anchor=True),
     "softneg_raw": Objective("eq. 2 as printed: L_c - L_u, which has no lower bound; the tripwire stops it", null=True),
@@ -147,4 +152,6 @@ def check_clip(name: str, clip: float) -> None:
     """lambda is bounded: above 1 (a batch's mean) or 1.3 (a sample's) the cap grows with what it should hold."""
     most = {"hardneg_paper": 1.0, "hardneg_sample": 1.3}.get(name)
     if most is not None and not 0 < clip <= most:
-        raise InterplayError(f"lambda is {clip}; {name} takes more than 0 and at most {most:g}, because it runs away above.")
+        raise InterplayError(
+            f"lambda is {clip}; {name} takes more than 0 and at most {most:g}, because it runs away above."
+        )

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from random import Random
 from typing import Any
 
@@ -18,7 +17,7 @@ from torch import Tensor
 
 from ..pixelworld import autoencoder, data, evaluate, world
 from ..pixelworld.detect import Verdict, judge
-from .lora import Lora, applied
+from .lora import applied
 from .records import Record
 
 HELD_OUT = ("actions held out", "two objects held out")
@@ -61,23 +60,30 @@ class Ground:
 
 
 def ground(vae: Any, n: int, seed: int = 0, kinds: Sequence[str] = ("action", "two")) -> Ground:
-    """``n`` scenes without held-out combinations, with careful captions and the swaps of each as negatives."""
-    rng, scenes, records = Random(f"training ground {seed}"), list[world.Scene](), list[Record]()
-    while len(scenes) < n:
-        scene = world.sample_scene(rng, rng.choice(list(kinds)), seen=True)
-        style = Random(rng.getrandbits(32))
-        caption = world.caption(scene, Random(style.getrandbits(32)))
-        negatives = _negatives(scene, caption, style)
-        if negatives and not says_held_out(caption):
-            scenes.append(scene)
-            records.append(Record(f"scene {len(records)}", caption, tuple(negatives)))
+    """``n`` scenes as ``pixelworld_records`` makes them, encoded."""
+    records, scenes = pixelworld_records(n, seed, kinds)
     with torch.no_grad():
         pictures = torch.from_numpy(data.pictures(scenes))
         parts = [autoencoder.encode_small(vae, part) for part in pictures.split(64)]
     return Ground(records, torch.cat(parts) * autoencoder.CONFIG["scaling_factor"], scenes)
 
 
-def _negatives(scene: world.Scene, caption: str, rng: Random) -> list[str]:
+def pixelworld_records(
+    n: int, seed: int = 0, kinds: Sequence[str] = ("action", "two")
+) -> tuple[list[Record], list[world.Scene]]:
+    """``n`` scenes without held-out combinations, with careful captions and the swaps of each as negatives."""
+    rng, scenes, records = Random(f"training ground {seed}"), list[world.Scene](), list[Record]()
+    while len(scenes) < n:
+        scene = world.sample_scene(rng, rng.choice(list(kinds)), seen=True)
+        caption = world.caption(scene, Random(rng.getrandbits(32)))
+        found = _negatives(caption)
+        if found and not says_held_out(caption):
+            scenes.append(scene)
+            records.append(Record(f"scene {len(records)}", caption, tuple(found)))
+    return records, scenes
+
+
+def _negatives(caption: str) -> list[str]:
     """By the rules that any caption goes through, so that the shortcut of knowing the scene is not taken."""
     from .negatives import negatives
 
@@ -104,7 +110,9 @@ def drawn_right(
     if lora is not None:
         with applied(pipeline.unet, lora, strength):
             return drawn_right(pipeline, sets, n, seed, cfg, steps)
-    return {name: evaluate.summary(verdicts(pipeline, world.PROMPT_SETS[name](n, seed), seed, steps, cfg)) for name in sets}
+    return {
+        name: evaluate.summary(verdicts(pipeline, world.PROMPT_SETS[name](n, seed), seed, steps, cfg)) for name in sets
+    }
 
 
 def verdicts(pipeline: Any, prompts: Sequence[str], seed: int = 0, steps: int = 25, cfg: float = 5.0) -> list[Verdict]:
@@ -114,7 +122,9 @@ def verdicts(pipeline: Any, prompts: Sequence[str], seed: int = 0, steps: int = 
 
 
 @torch.no_grad()
-def told_apart(learner: Any, n: int = 64, seed: int = 0, levels: int = 5, seen: bool = False) -> dict[str, dict[str, Any]]:
+def told_apart(
+    learner: Any, n: int = 64, seed: int = 0, levels: int = 5, seen: bool = False
+) -> dict[str, dict[str, Any]]:
     """Winoground's text, image and group score of the learner's model, with its LoRA, on ``n`` pairs of pictures whose
     captions use the same words (chance 25, 25 and 16.7 %). seen: False for held-out combinations.
     """
@@ -143,7 +153,9 @@ def _pairs(n: int, seed: int, seen: bool) -> list[tuple[world.Scene, world.Scene
     return out
 
 
-def _tables(learner: Any, pairs: Sequence[tuple[world.Scene, world.Scene]], seed: int, levels: int) -> list[list[list[float]]]:
+def _tables(
+    learner: Any, pairs: Sequence[tuple[world.Scene, world.Scene]], seed: int, levels: int
+) -> list[list[list[float]]]:
     """scores[text][picture] of each pair; noise shared by all, mirrored; minus the error without a caption."""
     vae = learner.pipeline.vae
     pictures = torch.from_numpy(data.pictures([scene for pair in pairs for scene in pair]))

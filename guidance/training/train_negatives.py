@@ -79,9 +79,7 @@ def train(job: Job, settings: ContrastSettings, out: Path, resume: bool = False)
         raise InterplayError("There is nothing to train on; give at least one picture with a caption.")
     plain = {"trainer": "negatives", "data": data_hash(job.data.records), "rank": job.lora.rank, **asdict(settings)}
     parameters = job.model.parameters()
-    run = Run(
-        out, plain, parameters, settings.rate, settings.clip_norm, settings.warm, settings.ema, resume
-    )
+    run = Run(out, plain, parameters, settings.rate, settings.clip_norm, settings.warm, settings.ema, resume)
     trainer = _Trainer(job, settings, run, training, apart)
     try:
         why = trainer.steps()
@@ -114,10 +112,11 @@ class _Trainer:
     def steps(self) -> str:
         """All steps that are left; returns why they ended."""
         run, s = self.run, self.s
-        if run.state.step == 0:
-            self.validate()
-            self.save()
         try:
+            if run.state.step % s.validate_every == 0:  # at the start, and where a run was ended just before it
+                self.validate()
+            if run.state.step == 0:
+                self.save()
             while run.state.step < s.steps:
                 self.step()
                 if run.state.step % s.validate_every == 0:
@@ -181,9 +180,9 @@ class _Trainer:
             if self.job.prompts and run.workers.rank == 0:
                 pictures = draw(self.job.model, self.job.prompts, s.seed)
                 save_strip(pictures, run.out / SAMPLES / f"step_{run.state.step:06d}.png")
-        if not line:
-            return
         state = run.state
+        if not line or any(v["step"] == state.step for v in state.notes.get("validations", ())):
+            return
         state.notes.setdefault("validations", []).append({"step": state.step, **line})
         run.log({"validation": True, **line})
         score = line.get("wins", 0.0) + min(line.get("margin", 0.0), 3.0) / 3 + 2 * line.get("drawn", 0.0)

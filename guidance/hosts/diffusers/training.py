@@ -70,7 +70,9 @@ class PipelineLearner:
             return context, None
         size = tuple(n * self.pipeline.vae_scale_factor for n in self.shape[1:])
         projection = self.pipeline.text_encoder_2.config.projection_dim
-        ids = self.pipeline._get_add_time_ids(size, (0, 0), size, dtype=unet.dtype, text_encoder_projection_dim=projection)
+        ids = self.pipeline._get_add_time_ids(
+            size, (0, 0), size, dtype=unet.dtype, text_encoder_projection_dim=projection
+        )
         pooled = torch.cat([f[1] for f in found if f[1] is not None]).to(self.device(), unet.dtype)
         return context, {"text_embeds": pooled, "time_ids": ids.to(self.device()).expand(len(texts), -1)}
 
