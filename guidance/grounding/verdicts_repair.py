@@ -14,6 +14,7 @@ _WORDS = {"true": "true", "false": "false", "null": "null", "none": "null", "nan
 _QUOTES = {'"': '"', "'": "'", "“": "”", "‘": "’", "`": "`", "”": "”", "„": "“"}
 _CLOSING = {"{": "}", "[": "]"}
 _BARE = re.compile(r"[A-Za-z_][\w .-]*|[+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?")
+_AFTER = re.compile(r"""\s*(?:[,:;}\]]|=>|\Z)|\s+(["'])[^"']*\1\s*[:,}\]]""")  # a comma may be forgotten
 _COMMENT = re.compile(r"//[^\n]*|#[^\n]*|/\*.*?(?:\*/|\Z)", re.DOTALL)
 
 
@@ -170,7 +171,7 @@ class _Mender:
                 pieces.append(piece)
                 continue
             self.at += 1
-            if char in (end, quote) and re.match(r"\s*(?:[,:;}\]]|=>|\Z)", self.text[self.at : self.at + 40]):
+            if char in (end, quote) and _AFTER.match(self.text[self.at : self.at + 80]):
                 break
             if char == "\n" and re.match(r"""\s*["'}\]]""", self.text[self.at : self.at + 40]):
                 break  # the closing quote was forgotten

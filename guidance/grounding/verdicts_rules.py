@@ -19,7 +19,8 @@ from .verdicts import CERTAIN, POSSIBLE, UNLIKELY, TagVerdict, Verdicts
 from .verdicts_nouns import is_kind, is_same, known, lemma, senses, tells, too_wide
 from .verdicts_text import plain_prompt
 
-_GAP = re.compile(r"[\s,\-()\[\]{}]*(?::\s*[\d.]+\s*[)\]]+\s*)?(?:and[\s,]+)?")
+_FILL = r"(?:[\s,\-()\[\]{}]|:\s*[\d.]+\s*(?=[)\]]))"  # what may stand between a noun and its modifiers
+_GAP = re.compile(rf"{_FILL}*(?:and{_FILL}+)?")
 _WORD = re.compile(r"[^\W\d_][\w'-]*")
 
 
@@ -224,10 +225,10 @@ def _thing(graph: Hypergraph, vertex: Vertex) -> Thing:
         if len(before) < count or not known(compound):
             continue
         coloured = before[-count].text.lower() in w.QUALITIES  # "green dragon" is a plant in WordNet
-        if tells(head, compound):
-            names = [compound, *names]
-        elif not coloured:
+        if not tells(head, compound):
             names = [compound]
+        elif is_kind(compound, head) or not coloured:
+            names = [compound, *names]
     several = (vertex.count is None and lex.is_plural(vertex.head)) or (vertex.count or 0) > 1
     words = frozenset(lemma(m.text) for m in vertex.modifiers) | frozenset(m.text.lower() for m in vertex.modifiers)
     return Thing(vertex, tuple(dict.fromkeys(names)), phrase_of(graph, vertex), words, several or head in w.SEVERAL)
