@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from interplay.errors import InterplayError
-from interplay.guidance.pixelworld import caption, caption_data, weights_dir
+from interplay.guidance.pixelworld import caption, caption_data
 from interplay.guidance.pixelworld.caption_data import meaning, near_miss, sentences, told
 from interplay.guidance.pixelworld.detect import detect
 from interplay.guidance.pixelworld.render import enlarge, render
@@ -146,16 +146,18 @@ def test_a_missing_or_other_model_is_said(tmp_path, model):
     (tmp_path / "config.json").write_text(text.replace('"robot"', '"rocket"'), encoding="utf-8")
     with pytest.raises(InterplayError, match="other words"):
         caption.load_caption_model(tmp_path)
+    with (tmp_path / "model.safetensors").open("ab") as file:
+        file.write(b"0")
+    with pytest.raises(InterplayError, match="damaged"):
+        caption.load_caption_model(tmp_path)
 
 
 # --- the shipped weights ----------------------------------------------------------------------------------------------
 
 
-def test_the_shipped_model_is_small_and_listed():
+def test_the_shipped_model_is_small():
     files = [caption.caption_folder() / name for name in caption.FILES]
     assert sum(path.stat().st_size for path in files) <= 4_000_000
-    manifest = (weights_dir() / "manifest.json").read_text(encoding="utf-8")
-    assert all(f"captioner/{name}" in manifest for name in caption.FILES)
 
 
 def test_it_says_what_rendered_scenes_show():

@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...errors import InterplayError
+from . import file_digest, sprites
 from .world import ACTIONS, COLOURS, ENVIRONMENTS, OBJECTS, PATTERNS, SIZES
 
 SIDE = 32  # pixels that the eye sees
@@ -86,6 +87,17 @@ class _Layer(nn.Module):
         return F.scaled_dot_product_attention(q, k, v, mask, is_causal=causal).transpose(1, 2).flatten(2)
 
 
+PALETTE = (*sprites.COLOURS.values(), sprites.OUTLINE, sprites.INK, sprites.STRIPE)
+NEAR = 0.2  # distance in RGB, 0..1 a channel, at which a pixel's likeness to a colour has fallen to 1/e
+
+
+def likeness(pictures: Tensor) -> Tensor:
+    """(B, 3, h, w) in 0..1 to (B, 3 + 11, h, w): the pixels, and how like each is to the colours of things."""
+    colours = pictures.new_tensor(PALETTE) / 255
+    gaps = (pictures[:, None] - colours[:, :, None, None]).square().sum(2)
+    return torch.cat([2 * pictures - 1, torch.exp(-gaps / NEAR**2)], 1)
+
+
 class CaptionModel(nn.Module):
     """Eye, decoder and reader; see the module."""
 
@@ -93,7 +105,7 @@ class CaptionModel(nn.Module):
         super().__init__()
         self.config = config
         width, eye = config.width, config.eye
-        self.entrance = nn.Conv2d(3, eye, 4, stride=2, padding=1)
+        self.entrance = nn.Conv2d(3 + len(PALETTE), eye, 4, stride=2, padding=1)
         self.near = nn.Sequential(_Block(eye), _Block(eye))
         self.halve = nn.Conv2d(eye, width, 2, stride=2)
         self.far = _Block(width)
@@ -121,7 +133,7 @@ class CaptionModel(nn.Module):
         """Pictures (B, 3, H, W) in 0..1 of any size, shrunk to 32x32, to 64 places (B, 64, width)."""
         if pictures.shape[-2:] != (SIDE, SIDE):
             pictures = F.interpolate(pictures.float(), (SIDE, SIDE), mode="area")
-        x = self.entrance((2 * pictures - 1).to(self.dtype))
+        x = self.entrance(likeness(pictures).to(self.dtype))
         x = self.far(self.halve(self.near(x))).flatten(2).transpose(1, 2) + self.place
         for layer in self.eye:
             x = layer(x)
@@ -208,7 +220,7 @@ def load_caption_model(folder: Path | None = None, dtype: torch.dtype = torch.fl
     """The model, frozen, in evaluation mode, on the CPU.
 
     Raises:
-        InterplayError: a file is missing, or was written by another version.
+        InterplayError: a file is missing, damaged, or was written by another version.
     """
     from safetensors.torch import load_file
 
@@ -216,6 +228,8 @@ def load_caption_model(folder: Path | None = None, dtype: torch.dtype = torch.fl
     if any(not (folder / name).is_file() for name in FILES):
         raise InterplayError(f"PixelWorld's caption model is missing in {folder}; reinstall Interplay to restore it.")
     sizes = json.loads((folder / FILES[0]).read_text(encoding="utf-8"))
+    if sizes.pop("sha256", None) != file_digest(folder / FILES[1]):
+        raise InterplayError(f"The caption model in {folder} is damaged; reinstall Interplay to restore it.")
     config = CaptionConfig(**{**sizes, "words": tuple(sizes["words"])})
     if config.words != WORDS:
         raise InterplayError(f"The caption model in {folder} knows other words than this version; train it again.")
@@ -231,8 +245,10 @@ def load_caption_model(folder: Path | None = None, dtype: torch.dtype = torch.fl
 
 def save_caption_model(model: CaptionModel, state: dict[str, Tensor], folder: Path) -> None:
     """Write config.json and half-precision weights."""
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / FILES[0]).write_text(json.dumps(asdict(model.config), indent=1) + "\n", encoding="utf-8")
-    save_file({name: value.detach().half().contiguous() for name, value in state.items()}, folder / FILES[1])
+    half = {name: value.detach().half().contiguous() for name, value in state.items()}
+    (folder / FILES[1]).write_bytes(save(half))
+    sizes = {**asdict(model.config), "sha256": file_digest(folder / FILES[1])}
+    (folder / FILES[0]).write_text(json.dumps(sizes, indent=1) + "\n", encoding="utf-8")

@@ -154,7 +154,7 @@ class Run:
         save_caption_model(self.model, self.ema, self.out / "captioner")
 
 
-def train(out: Path, minutes: float, batch: int = 48, rate: float = 1.5e-3, seed: int = 0) -> None:
+def train(out: Path, minutes: float, batch: int = 24, rate: float = 1.5e-3, seed: int = 0) -> None:
     """Train until ``minutes`` of processor time are spent, over all resumed parts; saves every half minute."""
     torch.set_num_threads(1)
     out.mkdir(parents=True, exist_ok=True)
@@ -186,7 +186,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, metavar="DIR")
     parser.add_argument("--minutes", type=float, default=15, help="processor time of the training itself (15)")
-    parser.add_argument("--batch", type=int, default=48)
+    parser.add_argument("--batch", type=int, default=24)
     parser.add_argument("--rate", type=float, default=1.5e-3)
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args(argv)
