@@ -9,9 +9,9 @@ import pytest
 
 pytest.importorskip("PIL")
 
-from comfy_server import ComfyServer, api_workflow, nodes_of  # noqa: E402
-from conftest import comfyui_path  # noqa: E402
-from interplay.guidance.pixelworld.detect import judge  # noqa: E402
+from comfy_server import ComfyServer, api_workflow, nodes_of
+from conftest import comfyui_path
+from interplay.guidance.pixelworld.detect import judge
 
 pytestmark = [pytest.mark.comfy, pytest.mark.server]
 

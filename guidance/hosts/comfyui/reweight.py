@@ -172,7 +172,8 @@ def reweight_maps(
     guider.set_conds(conditioning, [[c[0], dict(c[1])] for c in conditioning])
     noise = comfy.sample.prepare_noise(samples, seed, latent.get("batch_index"))
     sampler = comfy.samplers.KSAMPLER(_look)
-    guider.sample(noise, samples, sampler, torch.tensor([sigma, 0.0]), disable_pbar=True, seed=seed)
+    with torch.no_grad():  # as the host's executor has it
+        guider.sample(noise, samples, sampler, torch.tensor([sigma, 0.0]), disable_pbar=True, seed=seed)
     record = looking.record
     if record.total is None:
         raise InterplayError(
