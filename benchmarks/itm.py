@@ -152,7 +152,7 @@ def separate(pipeline: Any, args: argparse.Namespace) -> dict[str, Any]:
     rng = Random(f"itm {args.seed}")
     scenes = [sample_scene(rng, "action", adorned=False) for _ in range(args.scenes)]
     for name, values_of in scorers.items():
-        if name in kept:
+        if name in kept or not scenes:
             continue
         wins: dict[str, list[bool]] = {}
         for scene in scenes:
