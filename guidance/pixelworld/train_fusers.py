@@ -26,7 +26,8 @@ from ...errors import InterplayError
 from ..interaction.build import attention_blocks, state_of
 from ..interaction.keys import diffusers_to_ldm
 from ..interaction.layout import Box, Layout
-from ..interaction.network import Grounding, InteractionNet
+from ..interaction.layout_terms import coverage
+from ..interaction.network import Grounding, InteractionNet, between_boxes
 from . import autoencoder, data, network
 from .fusers import FILE, HEADS, HIDDEN, SLOTS, TOKENS, WIDTHS, scene_layout
 from .train_autoencoder import save_atomically
@@ -51,7 +52,8 @@ class Settings:
     dropped: float = 0.2  # share of scenes that are shown without their interaction
     shaken: float = 0.3  # share of layouts whose boxes are not exact
     shake: float = 0.06  # standard deviation of their centres, and of their sides' logarithm
-    ema: float = 0.995
+    attention: float = 0.01  # weight of the attention loss, falling to a tenth
+    ema: float = 0.99
 
 
 class Phrases:
@@ -106,18 +108,56 @@ def grounding(layouts: Sequence[Layout | None], phrases: Phrases, rng: Random | 
     return Grounding(features[0], features[1], features[2], boxes[0], boxes[1], mask)
 
 
+def _fusers(net: InteractionNet) -> list[Any]:
+    return list(net.fusers)
+
+
 def opened(net: InteractionNet) -> InteractionNet:
     """A new network with open gates and last layers of zero: as little is changed as by shut gates, and it learns at
     once.
     """
     with torch.no_grad():
-        for fuser in net.fusers:
+        for fuser in _fusers(net):
             for gate in (fuser.alpha_attn, fuser.alpha_dense):
                 gate.fill_(1.0)
             for layer in (fuser.attn.to_out[0], fuser.ff.net[2]):
                 nn.init.zeros_(layer.weight)
                 nn.init.zeros_(layer.bias)
     return net
+
+
+class Watch:
+    """Where the fusers look, for a loss that teaches cells to look at the tokens of the boxes that they lie in.
+
+    Without it little is learnt for long: tokens are few among the cells of a picture, so at first hardly seen.
+    """
+
+    def __init__(self, net: InteractionNet) -> None:
+        self.net = net
+        self.queries: list[Tensor] = []
+        self.keys: list[Tensor] = []
+        for fuser in _fusers(net):
+            fuser.attn.to_q.register_forward_hook(lambda module, args, output: self.queries.append(output))
+            fuser.attn.to_k.register_forward_hook(lambda module, args, output: self.keys.append(output))
+
+    def loss(self, given: Grounding) -> Tensor:
+        """Mean over layers of minus the log of what cells in a box give to its token; zero where nothing interacts."""
+        middle = between_boxes(given.subject_boxes, given.object_boxes)
+        boxes = torch.stack([given.subject_boxes, middle, given.object_boxes], 1)  # in the order of the tokens
+        total = boxes.new_zeros(())
+        for q, k in zip(self.queries, self.keys, strict=True):
+            total = total + self._layer(q, k, boxes.flatten(1, 2), given.mask.repeat(1, 3))
+        count, self.queries, self.keys = len(self.queries), [], []
+        return total / count
+
+    def _layer(self, q: Tensor, k: Tensor, boxes: Tensor, there: Tensor) -> Tensor:
+        tokens = boxes.shape[1]
+        cells = q.shape[1] - tokens
+        q, k = (x.unflatten(-1, (self.net.heads, -1)).transpose(1, 2) for x in (q[:, :cells], k))
+        seen = (q @ k.transpose(-1, -2) / q.shape[-1] ** 0.5).softmax(-1).mean(1)[..., cells:]  # (B, cells, tokens)
+        side = round(cells**0.5)
+        inside = coverage(boxes.reshape(-1, 4), side, side, seen).reshape(len(q), tokens, cells) * there[..., None]
+        return -((seen.transpose(1, 2) + 1e-5).log() * inside).sum() / inside.sum().clamp(min=1.0)
 
 
 class Run:
@@ -133,6 +173,7 @@ class Run:
         self.unet = pipeline.unet.requires_grad_(False)
         self.phrases = Phrases(self.pipeline)
         self.net = opened(InteractionNet(WIDTHS, TOKENS, HEADS, SLOTS, HIDDEN))
+        self.watch = Watch(self.net)
         gates = [p for name, p in self.net.named_parameters() if "alpha_" in name]
         others = [p for name, p in self.net.named_parameters() if "alpha_" not in name]
         groups: list[dict[str, Any]] = [{"params": others}, {"params": gates, "weight_decay": 0.0}]
@@ -158,11 +199,11 @@ class Run:
         save_atomically({**state, "spent": self.spent, "step": self.step}, self.path)
         export(self.ema, self.unet.state_dict(), self.settings.out / FILE)
 
-    def advance(self) -> float:
-        """One step; returns the loss."""
+    def advance(self) -> np.ndarray:
+        """One step; returns the noise loss and the attention loss."""
         from ..hosts.diffusers.interaction import Fusing, fused
 
-        rate = self.settings.rate * min(1, (self.step + 1) / 200) * min(1, 2.0 * (1 - self.fraction)) + 1e-7
+        rate = self.settings.rate * min(1, (self.step + 1) / 60) * min(1, 2.0 * (1 - self.fraction)) + 1e-7
         for group, factor in zip(self.optimiser.param_groups, (1.0, 1.0), strict=True):
             group["lr"] = rate * factor
         z, context, given = self._batch()
@@ -174,15 +215,16 @@ class Run:
             predicted = self.unet(a.sqrt() * z + (1 - a).sqrt() * noise, t, context, return_dict=False)[0]
         snr = a / (1 - a)
         loss = (snr.clamp(max=5).sqrt() / snr * (predicted - noise).pow(2)).mean()
+        looking = self.watch.loss(given)
         self.optimiser.zero_grad()
-        loss.backward()
+        (loss + self.settings.attention * max(0.1, 1 - self.fraction) * looking).backward()
         nn.utils.clip_grad_norm_(self.net.parameters(), 1.0)
         self.optimiser.step()
         self.step += 1
         now, decay = self.net.state_dict(), min(self.settings.ema, (1 + self.step) / (20 + self.step))
         with torch.no_grad():
             torch._foreach_lerp_(list(self.ema.values()), [now[key] for key in self.ema], 1 - decay)
-        return float(loss.detach())
+        return np.array([loss.item(), looking.item()])
 
     def _batch(self) -> tuple[Tensor, Tensor, Grounding]:
         """Latents (B, 4, 16, 16), captions (B, 77, D) and interactions of scenes."""
@@ -223,16 +265,17 @@ def train(settings: Settings) -> Path:
     torch.set_num_threads(1)
     settings.out.mkdir(parents=True, exist_ok=True)
     run = Run(settings)
-    seen, saved, total = time.process_time(), run.spent, 0.0
+    seen, saved, total = time.process_time(), run.spent, np.zeros(2)
     while run.fraction < 1:
         total += run.advance()
         run.spent, seen = run.spent + time.process_time() - seen, time.process_time()
         if run.step % LOG_EVERY == 0:
-            line = {"step": run.step, "seconds": round(run.spent), "loss": round(total / LOG_EVERY, 4)}
+            loss, looking = (total / LOG_EVERY).round(4).tolist()
+            line = {"step": run.step, "seconds": round(run.spent), "loss": loss, "attention": looking}
             with open(settings.out / "fusers_curve.jsonl", "a", encoding="utf-8") as file:
                 file.write(json.dumps(line) + "\n")
             logger.info("%s", line)
-            total = 0.0
+            total[:] = 0
         if run.spent - saved > SAVE_EVERY or run.fraction >= 1:
             run.save()
             saved = run.spent
