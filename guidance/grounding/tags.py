@@ -63,7 +63,9 @@ def tag_list(kind: str) -> TagList:
     return TagList(tuple(name for name, _ in cells), tuple(float(value) for _, value in cells))
 
 
-def chosen(scores: Sequence[float], classes: TagList, threshold: float = 0.0, without: Collection[int] = ()) -> list[Tag]:
+def chosen(
+    scores: Sequence[float], classes: TagList, threshold: float = 0.0, without: Collection[int] = ()
+) -> list[Tag]:
     """The classes whose score is above their threshold, surest first.
 
     scores: one in 0..1 for each class; threshold: one for all, 0 = the published one of each class; without: numbers of
@@ -92,25 +94,30 @@ def gathered(tags: Sequence[Tag], caption: str = "") -> PictureTags:
 
 # --- which to keep ----------------------------------------------------------------------------------------------------
 
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
 # What taggers say of the picture and not of what is in it.
-_PICTURE = frozenset(
+_PICTURE = _words(
     "picture image photo photograph photography illustration drawing painting art artwork cartoon anime sketch render "
     "rendering graphic graphics design pattern background close-up closeup portrait selfie scene view front back side "
     "top bottom middle rear group pair set variety collection row line shape color colour number word text writing "
-    "screenshot collage print style texture outdoor indoor outdoors indoors circle square triangle rectangle stripe dot "
-    "oval spot".split()
+    "screenshot collage print style texture outdoor indoor outdoors indoors circle square triangle rectangle stripe "
+    "dot oval spot"
 )
 _VISIBLE = (
     "person", "animal", "place", "clothing", "body", "food", "vehicle", "tool", "plant", "furniture", "physical",
     "substance",
 )  # fmt: skip
 _ACTION_STARTS = frozenset({"play", "climb"})
-_THINGS = frozenset(  # whose leading sense is another one
+_THINGS = _words(  # whose leading sense is another one
     "badge badger ball bear binocular binoculars bust cabinetry calendar certificate chestnut clogs cock coin crane "
     "crescent dart dollar drill ferry flag flake float footprint fry gift gull hook husky lace latch logo loom lotus "
-    "mammoth medal monitor paddle passport pepper perch pin plow pop postcard pyramid quail rake ram rainbow rosary rose "
-    "saw scroll shelf shorts sling squash stamp sunglasses swallow telescope ticket tongs trophy twine vespa watch whisk "
-    "whistle wrench zip".split()
+    "mammoth medal monitor paddle passport pepper perch pin plow pop postcard pyramid quail rake ram rainbow rosary "
+    "rose saw scroll shelf shorts sling squash stamp sunglasses swallow telescope ticket tongs trophy twine vespa "
+    "watch whisk whistle wrench zip"
 )
 
 
@@ -158,7 +165,7 @@ def is_place(name: str) -> bool:
 
 
 def to_json(pictures: Sequence[PictureTags], tagger: str = "", prompt: str = "") -> str:
-    """Everything of a batch as JSON: {"tagger", "prompt", "pictures": [{"tags": [{"name", "score", "box"}], "caption"}]}."""
+    """A batch as JSON: {"tagger", "prompt", "pictures": [{"tags": [{"name", "score", "box"}], "caption"}]}."""
     entries = []
     for picture in pictures:
         tags = [
