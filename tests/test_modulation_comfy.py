@@ -326,3 +326,25 @@ def test_the_nodes_patch_draw_and_show():
         off = AttentionReweight.execute(model, positive, objects, *strong).args[0]
         a, b = (tiny.sample(m, positive, positive, steps=1) for m in (model, off))
     assert torch.equal(a, b)
+
+
+def test_words_of_a_second_chunk_are_found_and_re_weighted():
+    from interplay.guidance.hosts.comfyui.conditioning import find_graph
+    from interplay.guidance.hosts.comfyui.modulation import find_patch
+    from interplay.guidance.hosts.comfyui.reweight import reweight
+
+    prompt = "a red robot, " + "very detailed, " * 30 + "and a blue box"
+    model, clip, _, positive, objects = realised(prompt)
+    config = modulation("RealignDiff (recommended)", end=1.0, power=0.0)
+    with torch.inference_mode():
+        made = reweight(model, positive, objects, config)
+        negative = clip.encode_from_tokens_scheduled(clip.tokenize("blurry"))
+    length = find_graph(positive)[0].length
+    robot, box = (binding.positions for binding in find_patch(made.model).images[0])
+    assert length == 154 and robot == (2, 3) and 77 < box[0] and box[1] == box[0] + 1
+    chunk, at = divmod(box[0], 77)
+    ids = [entry[0] for entry in clip.tokenize(prompt)["l"][chunk]]
+    assert ids[at] == clip.tokenize("blue")["l"][0][1][0]
+    x = noise(1)
+    plain, ours = (rows(m, (positive, negative), x) for m in (model, made.model))
+    assert torch.equal(plain[1], ours[1]) and not torch.allclose(plain[0], ours[0], atol=1e-3)

@@ -108,9 +108,16 @@ def _stage(name: str, coarse: Path | None, weights: str) -> Method:
 
 
 def _fine(name: str, weights: str) -> Method:
-    raise InterplayError(
-        "The fine stage needs re-weighting attention modulation, which this version does not have yet."
-    )
+    """The picture looked at and drawn again from the same noise, with attention re-weighted."""
+    from . import methods
+
+    if weights != PIXELWORLD:
+        raise InterplayError(
+            "The fine stage needs to see what is in a photograph, which is done in ComfyUI ('RAM Grounded-SAM "
+            "Reweight'); here it runs on PixelWorld, whose detector is exact: leave --model out."
+        )
+    preset = name if name == "DenseDiffusion" else "RealignDiff (recommended)"
+    return methods.make(name, {"kind": "again", "preset": preset, "keep": "second"})
 
 
 def _with_unet(method: Method, folder: Path) -> Method:
