@@ -94,14 +94,14 @@ class Workflow:
         self.groups: list[dict[str, Any]] = []
 
     def add(self, type: str, pos: tuple[int, int], size: tuple[int, int], title: str = "", **inputs: Any) -> Node:
-        """A node; keyword arguments are widget values, or (node, output name) for sockets."""
+        """A node; keyword arguments are widget values, or (node, output name) for sockets and for linked widgets."""
         kind = self.kinds[type]
         sockets = {name for name, _ in kind.sockets}
         unknown = set(inputs) - sockets - set(kind.widgets)
         if unknown or set(kind.widgets) - set(inputs):
             raise ValueError(f"{type}: unknown {sorted(unknown)}, missing {sorted(set(kind.widgets) - set(inputs))}")
-        links = {name: value for name, value in inputs.items() if name in sockets}
-        values = {name: inputs[name] for name in kind.widgets}
+        links = {n: value for n, value in inputs.items() if n in sockets or isinstance(value, tuple)}
+        values = {name: "" if isinstance(inputs[name], tuple) else inputs[name] for name in kind.widgets}
         node = Node(len(self.nodes) + 1, type, pos, size, values, links, title)
         self.nodes.append(node)
         return node
@@ -128,7 +128,7 @@ class Workflow:
         links: list[list[Any]] = []
         nodes = [self._ui_node(node) for node in self.nodes]
         for node, entry in zip(self.nodes, nodes, strict=True):
-            for slot, (name, kind) in enumerate(self.kinds[node.type].sockets):
+            for slot, (name, kind) in enumerate((i["name"], i["type"]) for i in entry["inputs"]):
                 if name not in node.links:
                     continue
                 source, output = node.links[name]
@@ -163,6 +163,8 @@ class Workflow:
         entry: dict[str, Any] = {"id": node.id, "type": node.type, "pos": list(node.pos), "size": list(node.size)}
         entry |= {"flags": {}, "order": node.id - 1, "mode": 0}
         entry["inputs"] = [{"name": name, "type": type, "link": None} for name, type in kind.sockets]
+        linked = [name for name in kind.widgets if name in node.links]
+        entry["inputs"] += [{"name": n, "type": "STRING", "link": None, "widget": {"name": n}} for n in linked]
         entry["outputs"] = [{"name": name, "type": type, "links": []} for name, type in kind.outputs]
         entry |= {"properties": properties, "widgets_values": list(node.values.values())}
         if node.title:
@@ -822,12 +824,249 @@ def _reweight(
     return flow
 
 
+REFL_NOTE = """## A LoRA without a single picture
+
+PixelWorld learns to draw what prompts say: a small model that ships with the pack says how well each picture matches its
+prompt, and the LoRA follows the gradient (*refl*). Set *method* to *raft* to draw several pictures a prompt instead, and
+learn from those with the best captions.
+
+Takes minutes on a CPU. **Cancel** loses nothing: switch *resume* on and run again. The LoRA is in `models/loras`
+afterwards. Left: the same prompt and seed before and after; it is not one of the prompts trained on.
+"""
+REFL_PROMPTS = """a red robot carrying a blue box in the forest
+a green cat chasing a pink ball in the sea
+a white ghost riding a purple car in the city
+a yellow bird and an orange cup in the desert
+a blue fish pushing a red crown in the snow
+a pink star and a green box in the cave"""
+REFL_OTHERS = """a blue robot pushing a red star in the snow
+a pink rabbit and a green crown in the cave"""
+
+
+def refl_pixelworld() -> Workflow:
+    """Train a LoRA by a reward, and draw with it and without."""
+    flow = Workflow("refl_pixelworld")
+    load, positive, empty, latent = _pixel_start(flow, 4, REFL_NOTE)
+    settings = {
+        "method": "refl", "prompts": REFL_PROMPTS, "validation_prompts": REFL_OTHERS, "lora_name": "pixelworld_refl",
+        "steps": 40, "batch": 4, "learning_rate": 5e-4, "rank": 8, "targets": "attn", "width": 128, "height": 128,
+        "reward": "itm", "matcher": "PixelWorld", "captioner": "PixelWorld", "encoder": "PixelWorld", "judge": "caption",
+        "unused": "itc", "ladder": 12, "first": 5, "last": 11, "carry": 3, "cfg": 1.0, "reward_weight": 1.0,
+        "pretrain": "anchor", "pretrain_weight": 1.0, "pictures": 4, "batch_of_pictures": 8, "validate_every": 20,
+        "validation_cfg": 5.0, "patience": 0, "checkpointing": False, "decode_crop": 0, "seed": 0, "resume": False,
+        "captions": "",
+    }  # fmt: skip
+    parts = {"model": (load, "model"), "clip": (load, "clip"), "vae": (load, "vae")}
+    trained = flow.add("Interplay_ReFLTrainer", (1300, 60), (460, 1240), **parts, **settings)
+    start = (load, positive, empty, latent)
+    _, before = _drawn(flow, start, 5, (900, 60), "Before")
+    sampled = flow.add(
+        "KSampler",
+        (1800, 60),
+        (340, 270),
+        "After, the same seed",
+        model=(trained, "model"),
+        positive=(positive, "conditioning"),
+        negative=(empty, "CONDITIONING"),
+        latent_image=(latent, "LATENT"),
+        **_sampler(5, 25, 5.0, "euler", "normal"),
+    )
+    after = flow.add("VAEDecode", (1800, 380), (340, 60), samples=(sampled, "LATENT"), vae=(load, "vae"))
+    flow.add("PreviewImage", (900, 560), (340, 340), "Before", images=(before, "IMAGE"))
+    flow.add("SaveImage", (1800, 500), (340, 340), "After", images=(after, "IMAGE"), filename_prefix="interplay/refl")
+    flow.add("PreviewImage", (2180, 60), (340, 340), "Validation: before, after", images=(trained, "pictures"))
+    flow.add("PreviewAny", (2180, 460), (340, 380), "Report", source=(trained, "report"))
+    flow.group("Train", (1280, 0, 500, 1320), GOLD)
+    flow.group("Draw", (1790, 0, 760, 880), GREEN)
+    return flow
+
+
+REALIGN_NOTE = """## Look, judge, re-weight, draw again: node by node
+
+The fine stage of RealignDiff, taken apart.
+
+1. *Plain* draws. *What is there?* names all that it sees in the picture (on photographs: *Tag Image*).
+2. *Judge Tags* says which of that the prompt asks for, by rule or by a language model.
+3. *Ground Objects* finds each thing of the prompt and cuts it out; what is missing, it reports.
+4. *Attention Re-weighting* makes each region look at its own words, *Presence Guidance* asks for what is missing, and
+   the same seed draws again.
+5. *First Good Try* keeps the first picture when it is right, and the second is then not even drawn; else the better.
+
+{more}"""
+LOOP_NOTE = """## The whole loop in one node
+
+It draws, looks what is there, re-weights attention where that is wrong, and draws again from the same noise: up to
+*rounds* times, for each picture of the batch by itself. It ends when nothing is wrong, and keeps the better picture.
+
+Above: the first drawing. Below: what was kept. The report tells every pass.
+
+{more}"""
+REALIGN_PROMPT = "a red robot and a blue box in the forest"
+
+
+def _realign_start(flow: Workflow, sd: bool, batch: int, note: str) -> tuple[dict[str, Any], Node, Node]:
+    """Loader, prompts and latent: what samplers need, the loader, and the prompt."""
+    kind = "CheckpointLoaderSimple" if sd else "Interplay_PixelWorldLoader"
+    values = {"ckpt_name": SD_CHECKPOINT} if sd else {}
+    load = flow.add(kind, (20, 60), (340, 100), **values)
+    outputs = [name for name, _ in flow.kinds[kind].outputs]
+    text, negative = (SD_PROMPT, "blurry, deformed") if sd else (REALIGN_PROMPT, "")
+    positive, empty = _prompt(flow, load, (outputs[0], outputs[1]), text, negative)
+    side = 512 if sd else 128
+    latent = flow.add("EmptyLatentImage", (20, 220), (340, 110), width=side, height=side, batch_size=batch)
+    flow.add("MarkdownNote", (20, 390), (340, 460), "Read me", text=note)
+    flow.group("Model and size", (0, 0, 380, 880), GREY)
+    flow.group("Prompt", (400, 0, 460, 880), BLUE)
+    shared = {"model": (load, outputs[0]), "clip": (load, outputs[1]), "vae": (load, outputs[2])}
+    shared |= {"positive": (positive, "conditioning"), "negative": (empty, "CONDITIONING")}
+    return {**shared, "latent_image": (latent, "LATENT"), **SETTINGS[kind]}, load, positive
+
+
+def realign_pixelworld() -> Workflow:
+    """The loop's stages as nodes of their own."""
+    flow = Workflow("realign_pixelworld")
+    start, load, positive = _realign_start(flow, False, 1, REALIGN_NOTE.format(more="Needs no download."))
+    clip, vae = start.pop("clip"), start.pop("vae")
+    graph = (positive, "hypergraph")
+    plain = flow.add("KSampler", (900, 60), (340, 270), "Plain", **start)
+    before = flow.add("VAEDecode", (900, 380), (340, 60), samples=(plain, "LATENT"), vae=vae)
+    look = {"detector": "PixelWorld (exact)", "segmenter": "boxes as masks", "threshold": 0.3, "instances": "joined"}
+    seen = flow.add(
+        "Interplay_GroundObjects", (900, 500), (340, 340), "What is there?", image=(before, "IMAGE"), **look, tags=""
+    )
+    judge = {"timeout": 60.0, "retries": 2, "strict": False, "certain": 2.0, "possible": 0.5, "unlikely": 0.0}
+    judged = flow.add(
+        "Interplay_JudgeTags",
+        (1300, 60),
+        (340, 420),
+        prompt=REALIGN_PROMPT,
+        tags=(seen, "labels"),
+        judge="rules",
+        hypergraph=graph,
+        pasted="",
+        **judge,
+    )
+    found = flow.add(
+        "Interplay_GroundObjects",
+        (1300, 530),
+        (340, 310),
+        image=(before, "IMAGE"),
+        hypergraph=graph,
+        **look,
+        tags=(seen, "labels"),
+        verdicts=(judged, "verdicts"),
+    )
+    flow.group("Draw and look", (880, 0, 800, 880), GOLD)
+    ours = flow.add(
+        "Interplay_AttentionReweight",
+        (1700, 60),
+        (340, 330),
+        model=(load, "model"),
+        positive=(positive, "conditioning"),
+        objects=(found, "objects"),
+        clip=clip,
+        preset="RealignDiff (recommended)",
+        strength=1.0,
+        start_percent=0.0,
+        end_percent=0.0,
+        other_words="as preset",
+        background="as preset",
+        phrase_embeddings="as preset",
+    )
+    asked = flow.add(
+        "Interplay_PresenceGuidance",
+        (1700, 450),
+        (340, 110),
+        model=(ours, "model"),
+        objects=(found, "objects"),
+        strength=1.0,
+        enabled=True,
+    )
+    again = flow.add(
+        "KSampler",
+        (2080, 60),
+        (340, 270),
+        "Again, same seed",
+        **{**start, "model": (asked, "model"), "positive": (ours, "positive")},
+    )
+    after = flow.add("VAEDecode", (2080, 380), (340, 60), samples=(again, "LATENT"), vae=vae)
+    flow.group("Re-weight and draw again", (1680, 0, 780, 880), GREEN)
+    scores: dict[str, Any] = {"clip": "none", "matching": "none", "vqascore": "none", "tifa": "PixelWorld"}
+    scores |= {"prompt": REALIGN_PROMPT, "csv_name": "", "question_maker": "rules"}
+    marks = [
+        flow.add("Interplay_AlignmentScores", (2500, y), (340, 360), title, image=(image, "IMAGE"), **scores)
+        for y, title, image in ((60, "Score before", before), (480, "Score after", after))
+    ]
+    best = flow.add(
+        "Interplay_FirstGoodTry",
+        (2880, 60),
+        (260, 400),
+        threshold=0.999,
+        p_1=(marks[0], "tifa"),
+        image_1=(before, "IMAGE"),
+        p_2=(marks[1], "tifa"),
+        image_2=(after, "IMAGE"),
+    )
+    flow.add("SaveImage", (2880, 520), (260, 320), images=(best, "image"), filename_prefix="interplay/realign")
+    flow.add("PreviewImage", (3180, 60), (260, 380), "Plain", images=(before, "IMAGE"))
+    flow.add("PreviewAny", (3180, 520), (260, 160), "Score of the one kept", source=(best, "p"))
+    flow.group("Keep the better", (2480, 0, 980, 880), GREY)
+    return flow
+
+
+def _realign_loop(name: str, sd: bool, look: dict[str, Any], more: str) -> Workflow:
+    flow = Workflow(name)
+    start, _, _ = _realign_start(flow, sd, 1 if sd else 4, LOOP_NOTE.format(more=more))
+    loop = flow.add(
+        "Interplay_RAMGroundedSAMReweight",
+        (900, 60),
+        (400, 780),
+        **start,
+        rounds=2,
+        judge="rules",
+        **look,
+        threshold=0.3,
+        preset="RealignDiff (recommended)",
+        strength=1.0,
+        growth=1.5,
+        presence=1.0,
+        score="auto",
+    )
+    flow.add("PreviewImage", (1340, 60), (340, 360), "First drawing", images=(loop, "first_image"))
+    flow.add("SaveImage", (1340, 480), (340, 360), images=(loop, "image"), filename_prefix=f"interplay/{name}")
+    flow.add("PreviewImage", (1720, 60), (340, 360), "What is in it", images=(loop, "preview"))
+    flow.add("PreviewAny", (1720, 480), (340, 360), "Every pass", source=(loop, "report"))
+    flow.group("Draw, look, draw again", (880, 0, 1200, 880), GREEN)
+    return flow
+
+
+def realign_loop_pixelworld() -> Workflow:
+    """The loop in one node, with the exact detector."""
+    look = {"tagger": "PixelWorld (exact)", "detector": "PixelWorld (exact)", "segmenter": "boxes as masks"}
+    return _realign_loop("realign_loop_pixelworld", False, look, "Needs no download.")
+
+
+def realign_loop_sd15() -> Workflow:
+    """The same with Stable Diffusion 1.5, Grounding DINO and SAM."""
+    look = {"tagger": "things of the prompt", "detector": "grounding-dino-tiny", "segmenter": "sam-vit-base"}
+    more = (
+        f"Needs {SD_CHECKPOINT} in models/checkpoints, and the folders *grounding-dino-tiny* and *sam-vit-base* of "
+        "transformers in models/interplay. Not run by us at full size: we had no such weights."
+    )
+    return _realign_loop("realign_loop_sd15", True, look, more)
+
+
+def realigning() -> tuple[Workflow, ...]:
+    """The workflows of RealignDiff's fine stage."""
+    return (realign_pixelworld(), realign_loop_pixelworld(), realign_loop_sd15())
+
+
 def files() -> dict[Path, str]:
     """Path -> text of every workflow file."""
     pixelworld = (shy_pixelworld(), best_of_batch_pixelworld(), until_good_pixelworld(), caption_reward_pixelworld())
     large = (shy_sd15(), shy_sd15_patch(), shyi_sd15(), interaction_boxes_sd15(), interaction_layout_sd15())
     out = {}
-    for flow in (*pixelworld, *large, reweight_pixelworld(), reweight_sd15()):
+    for flow in (*pixelworld, *large, reweight_pixelworld(), reweight_sd15(), refl_pixelworld(), *realigning()):
         out[ROOT / "workflows" / f"{flow.name}.json"] = json.dumps(flow.ui(), indent=2, ensure_ascii=False) + "\n"
         out[ROOT / "workflows/api" / f"{flow.name}.json"] = json.dumps(flow.api(), indent=2, ensure_ascii=False) + "\n"
     return out

@@ -154,7 +154,7 @@ class ReFLTrainer(io.ComfyNode):
                 io.LoraModel.Output("lora", display_name="lora", tooltip="Its tensors, for Load LoRA Model."),
                 io.LossMap.Output("loss_map", display_name="loss_map", tooltip="For Plot Loss Graph."),
                 io.Image.Output(
-                    "pictures", display_name="pictures", tooltip="Validation pictures: before, then after."
+                    "seen", display_name="pictures", tooltip="Validation pictures: before, then after."
                 ),
                 io.String.Output("report", display_name="report", tooltip="JSON: every validation, and why it ended."),
                 io.String.Output("path", display_name="path", tooltip="The LoRA's file."),

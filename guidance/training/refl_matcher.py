@@ -68,10 +68,17 @@ class Matcher(nn.Module):
 
     def forward(self, art: Tensor) -> dict[str, Tensor]:
         """Art (B, 3, 32, 32) in [-1, 1] to log-probabilities: (B, 12, n) of each of HEADS, (B, n) of each of GLOBAL."""
+        return self.answer(self.look(art))
+
+    def look(self, art: Tensor) -> Tensor:
+        """Art to what is seen at each of its 16x16 cells, (B, 256, width)."""
         h = self.fine(self.stem(F.pixel_unshuffle(art, 2)))
         g = F.interpolate(self.coarse(self.down(h)), scale_factor=2.0, mode="nearest")
-        memory = (self.side(h) + g).flatten(2).transpose(1, 2) + self.places
-        asked = self.queries.expand(len(art), -1, -1)
+        return (self.side(h) + g).flatten(2).transpose(1, 2)
+
+    def answer(self, seen: Tensor) -> dict[str, Tensor]:
+        """The facts, from what is seen."""
+        asked, memory = self.queries.expand(len(seen), -1, -1), seen + self.places
         for layer in self.layers:
             asked = layer(asked, memory)
         asked = self.norm(asked)

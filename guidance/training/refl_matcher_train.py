@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from ...errors import InterplayError
 from ..pixelworld import autoencoder, data, network
 from ..pixelworld.train_autoencoder import save_atomically
-from ..pixelworld.world import OBJECTS, Scene, caption, request, sample_scene
+from ..pixelworld.world import COLOURS, OBJECTS, Scene, caption, request, sample_scene
 from .refl_matcher import FILE, GLOBAL, HEADS, Matcher, wanted_facts
 
 BATCH = 16
@@ -76,14 +76,29 @@ def half_way(pipeline: Any, scenes: Sequence[Scene], rng: Random, noise: torch.G
 
 @dataclass(frozen=True)
 class Lessons:
-    """Pictures (N, 3, 32, 32) in [-1, 1] and the facts in them."""
+    """Pictures (N, 3, 32, 32) in [-1, 1], their facts, and which kind in which colour is at each cell, (N, 2, 256),
+    0 where there is none.
+    """
 
     art: Tensor
     facts: dict[str, Tensor]
+    cells: Tensor
 
     def rows(self, index: Tensor) -> Lessons:
         """Some of them."""
-        return Lessons(self.art[index], {name: value[index] for name, value in self.facts.items()})
+        facts = {name: value[index] for name, value in self.facts.items()}
+        return Lessons(self.art[index], facts, self.cells[index])
+
+
+def scene_cells(scene: Scene) -> Tensor:
+    """See ``Lessons``: (2, 256)."""
+    masks = torch.from_numpy(data.cell_masks(scene)).flatten(1)
+    out = torch.zeros(2, masks.shape[1], dtype=torch.long)
+    places = [0] if scene.target is None else [0, 1]
+    for place, thing in zip([*places, *([2] if scene.bystander else [])], scene.things, strict=True):
+        out[0, masks[place]] = OBJECTS.index(thing.object) + 1
+        out[1, masks[place]] = list(COLOURS).index(thing.colour) + 1
+    return out
 
 
 def stacked_facts(scenes: Sequence[Scene]) -> dict[str, Tensor]:
@@ -97,7 +112,7 @@ def pool(pipeline: Any, count: int, seed: int) -> Lessons:
     rng, noise = Random(f"matcher pool {seed}"), torch.Generator().manual_seed(seed + 77)
     scenes = [draw_scene(rng) for _ in range(count)]
     parts = [half_way(pipeline, scenes[i : i + BATCH], rng, noise) for i in range(0, count, BATCH)]
-    return Lessons(torch.cat(parts), stacked_facts(scenes))
+    return Lessons(torch.cat(parts), stacked_facts(scenes), torch.stack([scene_cells(s) for s in scenes]))
 
 
 def lesson(pipeline: Any, ready: Lessons, step: int, seed: int) -> Lessons:
@@ -106,7 +121,27 @@ def lesson(pipeline: Any, ready: Lessons, step: int, seed: int) -> Lessons:
     scenes = [draw_scene(rng) for _ in range(BATCH // 2)]
     old = ready.rows(torch.randint(len(ready.art), (BATCH // 2,), generator=noise))
     facts = {name: torch.cat([value, old.facts[name]]) for name, value in stacked_facts(scenes).items()}
-    return Lessons(torch.cat([drawn(pipeline, scenes, noise), old.art]), facts)
+    cells = torch.cat([torch.stack([scene_cells(s) for s in scenes]), old.cells])
+    return Lessons(torch.cat([drawn(pipeline, scenes, noise), old.art]), facts, cells)
+
+
+class Cells(nn.Module):
+    """What training asks of every cell beside the facts, so that the convolutions learn before the rest: the kind and
+    the colour of what is there.
+    """
+
+    def __init__(self, width: int = 96) -> None:
+        super().__init__()
+        self.kind, self.colour = nn.Linear(width, len(OBJECTS) + 1), nn.Linear(width, len(COLOURS) + 1)
+
+    def loss(self, seen: Tensor, cells: Tensor) -> Tensor:
+        """Mean cross-entropy, things counting as much as the ground."""
+        total = torch.zeros(())
+        for head, wanted in ((self.kind, cells[:, 0]), (self.colour, cells[:, 1])):
+            each = nn.functional.cross_entropy(head(seen).flatten(0, 1), wanted.flatten(), reduction="none")
+            there = wanted.flatten() > 0
+            total = total + each[there].mean() + 0.3 * each[~there].mean()
+        return total
 
 
 def loss_of(said: dict[str, Tensor], facts: dict[str, Tensor]) -> tuple[Tensor, dict[str, float]]:
@@ -120,7 +155,7 @@ def loss_of(said: dict[str, Tensor], facts: dict[str, Tensor]) -> tuple[Tensor, 
     return total, right
 
 
-def train(out: Path, steps: int, rate: float = 2e-3, seed: int = 0) -> Matcher:
+def train(out: Path, steps: int, rate: float = 1.5e-3, seed: int = 0) -> Matcher:
     """Train or go on; the state lies beside ``out`` until it is done."""
     from safetensors.torch import save_file
 
@@ -129,23 +164,28 @@ def train(out: Path, steps: int, rate: float = 2e-3, seed: int = 0) -> Matcher:
     torch.set_num_threads(1)
     torch.manual_seed(seed)
     pipeline, model, state_file = load_pixelworld(), Matcher(), out.with_suffix(".pt")
-    optimiser = torch.optim.AdamW(model.parameters(), rate, betas=(0.9, 0.98), weight_decay=0.01)
+    cells = Cells()
+    trained = [*model.parameters(), *cells.parameters()]
+    optimiser = torch.optim.AdamW(trained, rate, betas=(0.9, 0.98), weight_decay=0.01)
     average, step = {k: v.clone() for k, v in model.state_dict().items()}, 0
     if state_file.exists():
         state = torch.load(state_file, weights_only=True)
         model.load_state_dict(state["model"])
+        cells.load_state_dict(state["cells"])
         optimiser.load_state_dict(state["optimiser"])
         average, step = state["average"], state["step"]
     ready, sums = pool(pipeline, POOL, seed), dict[str, float]()
     began = time.monotonic()
     while step < steps:
         shown = lesson(pipeline, ready, step, seed)
-        loss, right = loss_of(model(shown.art), shown.facts)
+        seen = model.look(shown.art)
+        loss, right = loss_of(model.answer(seen), shown.facts)
+        loss = loss + cells.loss(seen, shown.cells)
         for group in optimiser.param_groups:
             group["lr"] = rate * min(1.0, (step + 1) / 100) * min(1.0, 2.0 * (1 - step / steps)) + 1e-6
         optimiser.zero_grad()
         loss.backward()
-        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        nn.utils.clip_grad_norm_(trained, 1.0)
         optimiser.step()
         step += 1
         with torch.no_grad():
@@ -159,7 +199,8 @@ def train(out: Path, steps: int, rate: float = 2e-3, seed: int = 0) -> Matcher:
             line |= {k: round(v, 3) for k, v in sums.items()}
             print(json.dumps(line), file=sys.stderr, flush=True)
             sums = {}
-            state = {"model": model.state_dict(), "optimiser": optimiser.state_dict(), "average": average, "step": step}
+            kept = {"model": model.state_dict(), "cells": cells.state_dict()}
+            state = {**kept, "optimiser": optimiser.state_dict(), "average": average, "step": step}
             save_atomically(state, state_file)
     save_file({name: value.half().contiguous() for name, value in average.items()}, str(out))
     return model
