@@ -25,8 +25,8 @@ class NegativeCaptions(io.ComfyNode):
             node_id="Interplay_NegativeCaptions",
             display_name="Negative Captions",
             category=CATEGORY,
-            description="From each caption, captions with the same words that its picture does not match ('a blue robot "
-            "and a red box'), checked so that none means the same. For Negative LoRA Trainer.",
+            description="From each caption, captions with the same words that its picture does not match ('a blue "
+            "robot and a red box'), checked so that none means the same. For Negative LoRA Trainer.",
             inputs=[
                 io.Combo.Input(
                     "source",
@@ -103,8 +103,8 @@ class NegativeLoRATrainer(io.ComfyNode):
             display_name="Negative LoRA Trainer",
             category=CATEGORY,
             is_output_node=True,
-            description="Trains a LoRA on pictures with captions and negative captions, watched by a tripwire that stops "
-            "it before the model falls apart. Saves to models/loras, interrupted or not. SD1.x, SD2.x, SDXL.",
+            description="Trains a LoRA on pictures with captions and negative captions, watched by a tripwire that "
+            "stops it before the model falls apart. Saves to models/loras, interrupted or not. SD1.x, SD2.x, SDXL.",
             inputs=[
                 io.Model.Input("model", tooltip="What to train on; it is left as it is."),
                 io.Clip.Input("clip", tooltip="Encodes the captions; it is not trained."),
@@ -115,8 +115,8 @@ class NegativeLoRATrainer(io.ComfyNode):
                     "objective",
                     options=list(OBJECTIVES),
                     default="contrast_hinge",
-                    tooltip="contrast_hinge: the right caption has to win by a margin measured on your model; keeps the "
-                    "model without a caption where it was. noneg: plain fine-tuning. Others: see the help page.",
+                    tooltip="contrast_hinge: the right caption has to win by a margin measured on your model; keeps "
+                    "the model without a caption where it was. noneg: plain fine-tuning. Others: see the help page.",
                 ),
                 io.Int.Input("steps", default=300, min=1, max=100000, tooltip="Optimiser steps."),
                 io.Int.Input("batch", default=8, min=1, max=64, tooltip="Pictures a step."),

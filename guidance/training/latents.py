@@ -23,7 +23,7 @@ Encode = Callable[[Sequence["Image"]], Tensor]
 
 
 def network_hash(network: nn.Module) -> str:
-    """A short hash of a network's weights: of every tensor's sum and size, which is enough to tell autoencoders apart."""
+    """A short hash of a network's weights: every tensor's sum and size, enough to tell autoencoders apart."""
     total = hashlib.sha256()
     for name, value in sorted(network.state_dict().items()):
         total.update(f"{name} {tuple(value.shape)} {float(value.double().abs().sum()):.9e}".encode())

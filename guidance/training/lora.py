@@ -67,9 +67,14 @@ class Lora(nn.Module):
     def attach(self, network: nn.Module) -> Lora:
         """Put the hooks into the network."""
         modules = dict(network.named_modules())
-        for name, adapter in zip(self.own, self.adapters, strict=True):
-            self.handles.append(modules[name].register_forward_hook(self._hook(adapter)))  # type: ignore[arg-type]
+        for name, adapter in self._named():
+            self.handles.append(modules[name].register_forward_hook(self._hook(adapter)))
         return self
+
+    def _named(self) -> Iterator[tuple[str, Adapter]]:
+        for name, adapter in zip(self.own, self.adapters, strict=True):
+            assert isinstance(adapter, Adapter)
+            yield name, adapter
 
     def _hook(self, adapter: Adapter) -> Callable[..., Tensor | None]:
         def hook(module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor | None:
@@ -105,8 +110,8 @@ class Lora(nn.Module):
         if not self.known and form != "comfy":
             raise InterplayError(f"A LoRA of this kind of model has no form '{form}'; save it in the form 'comfy'.")
         out: dict[str, Tensor] = {}
-        for name, adapter in zip(self.own, self.adapters, strict=True):
-            down, up = (m.detach().float().cpu().contiguous() for m in (adapter.down, adapter.up))  # type: ignore[union-attr]
+        for name, adapter in self._named():
+            down, up = (m.detach().float().cpu().contiguous() for m in (adapter.down, adapter.up))
             if form == "diffusers":
                 root = f"unet.{self.names[name]}"
                 out |= {f"{root}.lora_A.weight": down, f"{root}.lora_B.weight": up * self.scale}
@@ -124,9 +129,9 @@ class Lora(nn.Module):
         """
         left = dict(state)
         with torch.no_grad():
-            for name, adapter in zip(self.own, self.adapters, strict=True):
+            for name, adapter in self._named():
                 down, up = _pair(left, self._roots(name), source)
-                shapes = (tuple(adapter.down.shape[1:]), tuple(adapter.up.shape[:1]))  # type: ignore[union-attr]
+                shapes = (tuple(adapter.down.shape[1:]), tuple(adapter.up.shape[:1]))
                 if down.shape[0] > self.rank or (tuple(down.shape[1:]), tuple(up.shape[:1])) != shapes:
                     raise InterplayError(
                         f"{source} is of another model or of a higher rank than {self.rank} ({name}: "
@@ -134,8 +139,8 @@ class Lora(nn.Module):
                     )
                 rank = down.shape[0]
                 for whole, part, axis in ((adapter.down, down, 0), (adapter.up, up / self.scale, 1)):
-                    whole.zero_()  # type: ignore[operator]
-                    whole.narrow(axis, 0, rank).copy_(part)  # type: ignore[operator]
+                    whole.zero_()
+                    whole.narrow(axis, 0, rank).copy_(part)
         if left:
             raise InterplayError(f"{source} has tensors that nothing here takes, such as {sorted(left)[0]}.")
 

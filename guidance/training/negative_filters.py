@@ -1,5 +1,6 @@
-"""Whether a caption is a negative of another: same words, another meaning, still English. Rules and language models alike
-go through here, because both make captions that mean the same, and training with those teaches errors.
+"""Whether a caption is a negative of another: same words, another meaning, still English.
+
+Rules and language models alike go through here: both make captions that mean the same, and those teach errors.
 """
 
 from __future__ import annotations
@@ -18,15 +19,20 @@ SWAPS = ("swap_attr", "swap_role", "swap_rel", "swap_count", "swap_verb")
 REPLACES = ("replace_attr", "replace_obj", "replace_rel")
 OPS = (*SWAPS, *REPLACES)
 
-_SYMMETRIC = frozenset(["and", "or", "with", "next", "beside", "near", "by", "alongside", "along", "together", "against", "like", "around", "between"])
-_STOP = frozenset(
-    ["a", "an", "the", "some", "and", "or", "of", "in", "on", "at", "to", "is", "are", "was", "be", "being", "been", "with", "by", "for", "from", "it", "its", "his", "her", "their", "there", "that", "this", "which", "who", "while", "as", "into", "onto"]
+_SYMMETRIC_WORDS = "and or with next beside near by alongside along together against like around between"
+_SYMMETRIC = frozenset(_SYMMETRIC_WORDS.split())
+_STOP_WORDS = (
+    "a an the some and or of in on at to is are was be being been "
+    "with by for from it its his her their there that this which who while as into onto"
 )
+_STOP = frozenset(_STOP_WORDS.split())
 _GROUPS = "couple row group pair bunch lot set piece slice stack pile line amount number"
 _POSITIONS = "top side front back middle"
 _COMPOUNDS = (
-    "fire hydrant, teddy bear, traffic light, stop sign, parking meter, hot dog, tennis racket, tennis ball, baseball bat, "
-    "baseball glove, wine glass, dining table, cell phone, hair drier, remote control, living room, polar bear, ice cream, "
+    "fire hydrant, teddy bear, traffic light, stop sign, parking meter, hot dog, tennis racket, tennis ball, "
+    "baseball bat, "
+    "baseball glove, wine glass, dining table, cell phone, hair drier, remote control, living room, polar bear, "
+    "ice cream, "
     "street sign, train station, coffee table, bus stop, sky scraper, potted plant, surf board, snow board"
 )
 COMPOUNDS = tuple(_COMPOUNDS.split(", "))
@@ -35,8 +41,10 @@ _SYNONYMS = (
     "photo picture image photograph, big large huge, small little tiny, man guy gentleman, woman lady, kid child, "
     "plane airplane aeroplane, tv television, phone telephone cellphone, ship boat, stone rock, gray grey, cup mug, "
     "rug carpet, path trail, home house, sidewalk pavement, purse handbag, puppy dog, kitten cat, near by beside, "
-    "holding carrying, looking watching, sitting seated, hat cap, jacket coat, trousers pants, bathtub tub, forest wood woods, "
-    "hill mountain, ocean sea, shop store, over above, under below beneath underneath, on atop upon, several many, taxi cab, "
+    "holding carrying, looking watching, sitting seated, hat cap, jacket coat, trousers pants, bathtub tub, "
+    "forest wood woods, "
+    "hill mountain, ocean sea, shop store, over above, under below beneath underneath, on atop upon, several many, "
+    "taxi cab, "
     "purple violet, tan beige, quick fast, meal food, toddler baby infant"
 )
 SYNONYMS = tuple(frozenset(group.split()) for group in _SYNONYMS.split(", "))

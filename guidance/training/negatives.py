@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import combinations
+from itertools import combinations, pairwise
 from random import Random
 
 from ...errors import InterplayError
@@ -272,7 +272,7 @@ def _says(text: str, own: Said) -> bool:
 def _conjuncts(graph: Hypergraph) -> Iterator[str]:
     """ "a cat and a dog" -> "a dog and a cat"; only what stands alone around "and"."""
     things = sorted(graph.vertices, key=lambda v: v.span)
-    for first, second in zip(things, things[1:], strict=False):
+    for first, second in pairwise(things):
         spans = _phrase(first, graph), _phrase(second, graph)
         if graph.prompt[spans[0][1] : spans[1][0]].strip().lower() in ("and", "or"):
             yield repaired(_exchange(graph.prompt, *spans))

@@ -49,10 +49,10 @@ _TASK = (
     "You write captions that a picture does NOT match. Given its true caption, answer with JSON "
     '{"negatives": [{"text": ..., "op": ..., "changed": [before, after]}]} of at most 3. '
     "The ops are: swap_attr (two things exchange their properties), swap_role (who acts and who is acted upon change "
-    "places), swap_rel (two things on either side of a place word change places), swap_count (two numbers change places), "
-    "swap_verb (two actions change places), replace_attr, replace_obj, replace_rel (one word gives way to one of the same "
-    "kind that is not in the caption). Swaps use exactly the same words: different who, where or which. Never a synonym, "
-    "never a caption that means the same, never added or dropped words. If nothing can be swapped, replace."
+    "places), swap_rel (two things around a place word change places), swap_count (two numbers change places), "
+    "swap_verb (two actions change places), replace_attr, replace_obj, replace_rel (one word gives way to one of the "
+    "same kind that is not in the caption). Swaps use exactly the same words: different who, where or which. Never a "
+    "synonym, never a caption that means the same, never added or dropped words. If nothing can be swapped, replace."
 )
 
 

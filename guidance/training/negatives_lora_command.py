@@ -14,13 +14,16 @@ from .refl_options import PIXELWORLD, add_settings, device_of, guarded, open_pip
 PRESETS: dict[str, dict[str, Any]] = {
     "full-size": {},
     PIXELWORLD: {
-        "steps": 300,
+        "steps": 150,
         "batch": 8,
         "rate": 1e-3,
         "calibrate": 128,
-        "validate_every": 100,
-        "save_every": 50,
-        "ema": 0.97,
+        "low": 0.3,
+        "high": 0.95,
+        "min_snr": 0.05,
+        "validate_every": 50,
+        "save_every": 25,
+        "ema": 0.9,
     },
 }
 EVALUATION = "evaluation.json"
@@ -46,8 +49,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--alpha", type=float, help="of the LoRA (its rank)")
     add("--targets", default="attn", choices=tuple(TARGETS), help="layers with a LoRA (attn)")
     add("--sample", action="append", default=[], metavar="PROMPT", help="draw this at every validation")
-    add("--check", type=int, default=0, metavar="N", help="PixelWorld: also draw N prompts of seen combinations at every "
-        "validation and let the exact detector read them (0: none)")  # fmt: skip
+    add("--check", type=int, default=0, metavar="N", help="PixelWorld: also draw N prompts of seen combinations at "
+        "every validation and let the exact detector read them (0: none)")  # fmt: skip
     add("--evaluate", type=int, default=0, metavar="N", help="PixelWorld: at the end, measure with N prompts and pairs "
         "of held-out combinations and write evaluation.json (0: not)")  # fmt: skip
     add_settings(parser, ContrastSettings, PRESETS)

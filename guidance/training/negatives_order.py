@@ -1,5 +1,5 @@
 """COCO-Order's four perturbations of a caption (ARO, Yuksekgonul et al. 2022), for evaluation only: models that read a
-caption as a bag of words cannot tell them from the caption. They are not English, so training with them teaches grammar.
+caption as a bag of words cannot tell them from the caption. They are no English, so they would teach grammar.
 """
 
 from __future__ import annotations

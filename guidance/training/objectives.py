@@ -2,7 +2,7 @@
 
 L_c, L_n, L_u: error under the right caption, under a negative and under no caption; ref: the same with the LoRA off.
 Sources: Krojer et al. 2023 (diffusion-itm) for ``noneg`` and ``hardneg_paper`` (eq. 1); the soft-negative draft for
-``softneg_raw`` (eq. 2); Wallace et al. 2023 (arXiv 2311.12908) for the preference form. The rest is what keeps them from
+``softneg_raw`` (eq. 2); Wallace et al. 2023 (arXiv 2311.12908) for the preference form. The rest keeps them from
 running away: a bounded use of the negative, and an anchor that holds the model without a caption where it was.
 """
 
@@ -72,8 +72,8 @@ class Constants:
 
 
 def calibrated(differences: Tensor, null_differences: Tensor, k: float = 1.0, **weights: float) -> Constants:
-    """Constants from L_n - L_c and L_u - L_c of many samples on the frozen model: margin = mean + k * spread, beta = 2 /
-    spread, so that nothing depends on the model's own scale of errors.
+    """Constants from L_n - L_c and L_u - L_c of many samples on the frozen model: margin = mean + k * spread, beta =
+    2 / spread, so that nothing depends on the model's own scale of errors.
 
     Raises:
         InterplayError: the differences do not vary, or are not finite.
@@ -122,8 +122,8 @@ def active(name: str, c: Tensor, n: Tensor, has: Tensor, k: Constants, mean: Mea
 
 
 def loss(name: str, t: Terms, k: Constants, on: Tensor) -> Tensor:
-    """(B,) losses whose mean is minimised. on: the rows with an active negative (see ``active``); ``t.n`` is of all rows,
-    and has a gradient in those.
+    """(B,) losses whose mean is minimised. on: the rows with an active negative (see ``active``); ``t.n`` is of all
+    rows, and has a gradient in those.
     """
     if name == "noneg":
         return t.c

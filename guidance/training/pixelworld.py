@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..pixelworld import autoencoder, data, evaluate, world
+from ..pixelworld import autoencoder, data, evaluate, sprites, world
 from ..pixelworld.detect import Verdict, judge
 from .lora import applied
 from .records import Record
@@ -146,6 +146,9 @@ def _pairs(n: int, seed: int, seen: bool) -> list[tuple[world.Scene, world.Scene
         scene = world.sample_scene(rng, kind, adorned=False) if seen else world._held_out_scene(rng, kind)
         if scene is None:
             continue
+        if scene.action and scene.target:  # a held-out action may be wider than the one that the place was drawn for
+            width = world.layout(scene.action, scene.subject.size, scene.target.size).width
+            scene = replace(scene, x=min(scene.x, sprites.CELLS - width))
         others = swapped_scenes(scene)
         other = others[rng.choice(sorted(others))] if others else None
         if other is not None and not (seen and world.held_out().hits(other)):

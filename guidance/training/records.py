@@ -1,4 +1,4 @@
-"""Training data as people keep it: captions.jsonl, an imagefolder, kohya's folders, NegCLIP's table; one record each."""
+"""Training data as people keep it: captions.jsonl, an imagefolder, kohya's folders, NegCLIP's table."""
 
 from __future__ import annotations
 
@@ -52,8 +52,8 @@ def read_records(place: Path) -> list[Record]:
         found = list(_lines(file))
     if not found:
         raise InterplayError(
-            f"There is no training data in {place}: it holds neither captions.jsonl, metadata.jsonl, a NegCLIP .tsv nor "
-            "pictures with .txt captions."
+            f"There is no training data in {place}: it holds neither captions.jsonl, metadata.jsonl, a NegCLIP .tsv "
+            "nor pictures with .txt captions."
         )
     return found
 
@@ -172,7 +172,7 @@ def write_records(records: Sequence[Record], file: Path) -> Path:
     """captions.jsonl; pictures that lie below the file's folder are named from there."""
     lines = []
     for record in records:
-        image = Path(record.image)
+        image = Path(record.image) if record.image else Path()
         if image.is_absolute() and file.parent.resolve() in image.resolve().parents:
             image = image.resolve().relative_to(file.parent.resolve())
         line: dict[str, Any] = {

@@ -56,7 +56,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a run ended: steps taken, the step whose LoRA was kept, why it ended, where the file is, what was measured."""
+    """How a run ended: steps taken, the step whose LoRA was kept, why it ended, its file, what was measured."""
 
     steps: int
     kept: int

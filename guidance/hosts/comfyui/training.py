@@ -1,4 +1,4 @@
-"""Contrastive LoRAs inside ComfyUI: captions with negatives, pictures, and the run on the host's MODEL, CLIP and VAE."""
+"""Contrastive LoRAs inside ComfyUI: captions with negatives, pictures, and the run on its MODEL, CLIP and VAE."""
 
 from __future__ import annotations
 
@@ -61,10 +61,8 @@ def caption_set(
         made, drawn = pixelworld_records(scenes, seed)
         pictures = torch.stack([torch.from_numpy(enlarge(render(scene)[0])).float() / 255 for scene in drawn])
         return CaptionSet(tuple(made), pictures)
-    if source == SOURCES[1]:
-        found = [Record("", line) for line in lines(text)]
-    else:
-        found = read_records(_folder(folder))
+    written = source == SOURCES[1]
+    found = [Record("", line) for line in lines(text)] if written else read_records(_folder(folder))
     if not found:
         raise InterplayError("There are no captions; write one a line.")
     out = []
@@ -100,6 +98,10 @@ class ModelLearner(ModelTrainee):
             for key in ("name", "signal", "noise")
         )
         return Levels.of(self._kind(), name, signal, noise)
+
+    def denoise(self, x: Tensor, levels: Any, condition: Any) -> Tensor:  # type: ignore[override]
+        """See Learner."""
+        return super().denoise(x, levels, condition)
 
     def _kind(self) -> str:
         if isinstance(self.sampling, comfy.model_sampling.CONST):
