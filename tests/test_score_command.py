@@ -188,3 +188,21 @@ def test_missing_and_broken_data_is_named(tmp_path):
     paint(tmp_path / "x.png", "black"), paint(tmp_path / "y.png", "black")
     with pytest.raises(InterplayError, match="not as expected"):
         read_items("winoground", tmp_path)
+
+
+def test_captions_and_matches_of_pixelworld_need_no_folder(tmp_path, capsys):
+    from random import Random
+
+    from interplay.guidance.pixelworld.render import enlarge, render
+    from interplay.guidance.pixelworld.world import caption, sample_scene
+
+    scenes = [sample_scene(Random(i), "action", adorned=False) for i in (1, 2)]
+    for i, scene in enumerate(scenes):
+        Image.fromarray(enlarge(render(scene)[0])).save(tmp_path / f"{i}.png")
+    own = ["--captioner", "pixelworld", "--caption-encoder", "pixelworld", "--itm", "pixelworld"]
+    assert main(["score", str(tmp_path), "--prompt", caption(scenes[1]), *own, "--tifa", "pixelworld"]) == 0
+    rows = list(csv.DictReader(capsys.readouterr().out.splitlines()))
+    assert float(rows[1]["caption"]) > float(rows[0]["caption"]) and float(rows[1]["itc"]) > float(rows[0]["itc"])
+    assert float(rows[1]["tifa_all"]) == 1.0 > float(rows[0]["tifa_all"])
+    assert main(["score", str(tmp_path), "--prompt", "a cat", *own[:2], "--caption-encoder", str(tmp_path)]) == 2
+    assert "name 'pixelworld' for both" in capsys.readouterr().err
