@@ -26,14 +26,16 @@ class Bound:
 def bind(objects: Sequence[Any], graph: Hypergraph) -> list[Bound]:
     """Find the words of ``PictureObject``-like objects (label, phrase, verdict, weight) in a prompt.
 
-    The phrase is looked for first, then the label with what the hypergraph says of it ("red" of "red robot"). Where the
-    prompt says it several times, the k-th object of that name takes the k-th. An object's score is its weight, else its
-    verdict, else CERTAIN where the prompt names it and 0 where it does not.
+    The phrase is looked for first, then the label with what the hypergraph says of it ("red" of "red robot"), then the
+    phrase's last word in the same way. Where the prompt says it several times, the k-th object of that name takes the
+    k-th. An object's score is its weight, else its verdict, else CERTAIN where the prompt names it and 0 where it does
+    not.
     """
     seen: dict[tuple[Span, ...], int] = {}
     found = []
     for item in objects:
-        places = _places(item.phrase, graph, False) or _places(item.label, graph, True)
+        head = (item.phrase.split() or [""])[-1]
+        places = _places(item.phrase, graph, False) or _places(item.label, graph, True) or _places(head, graph, True)
         key = places[0] if places else ()
         count = seen.get(key, 0)
         seen[key] = count + 1

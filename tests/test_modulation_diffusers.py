@@ -200,3 +200,17 @@ def test_bad_settings_are_told():
         methods.make("x", {"kind": "again", "how": "resample", "power": 1})
     with pytest.raises(InterplayError, match="no setting 'colour'"):
         methods.make("x", {"kind": "again", "colour": 1})
+
+
+def test_the_preset_of_densediffusion_moves_self_attention_and_phrases_as_well(pipe):
+    dense = modulation("DenseDiffusion", end=1.0)
+    both, cross = (
+        draw(pipe, [objects(), []], dense),
+        draw(pipe, [objects(), []], modulation("DenseDiffusion", end=1.0, self_strength=0.0)),
+    )
+    alone = draw(pipe, [objects(), []], modulation("DenseDiffusion", end=1.0, strength=0.0))
+    plain = draw(pipe)
+    for a, b in ((both, cross), (both, alone), (alone, plain), (cross, plain)):
+        assert (a[0] != b[0]).any()
+    batch = Batch((PROMPT,), (11,), steps=2)
+    assert (reweight._with_phrases(pipe, batch)[0] != methods.call(pipe, batch)[0]).any()
