@@ -29,7 +29,8 @@ Find = Callable[[Layout, Tensor, TokenGraph], Layout]
 @dataclass(frozen=True)
 class Look:
     """When to look at the attention, in shares of the schedule: the maps of the steps from ``start`` to ``end`` are
-    averaged, boxes made of them by ``find``, and the fusers set to work from ``end``.
+    averaged (at least those of the last step before ``end``), boxes made of them by ``find``, and the fusers set to
+    work from ``end``.
     """
 
     find: Find
@@ -149,7 +150,8 @@ class Grounded:
                 self.tokens = self._sum = None
             if self.look is not None and whole and self.tokens is None:
                 if progress < self.look.end:
-                    return self._looking(forward, call, args, kwargs, progress)
+                    wanted = progress >= self.look.start or (index + 1) / count >= self.look.end
+                    return self._looking(forward, call, args, kwargs, wanted)
                 self._found()
             self._set(call["encoder_hidden_states"], progress)
             return forward(*args, **kwargs)
@@ -170,13 +172,10 @@ class Grounded:
             distance = (text[:, None].float() - self.texts[None].float()).abs().amax((2, 3))
             self.fusing.tokens = self.tokens[distance.argmin(1)]
 
-    def _looking(
-        self, forward: Callable[..., Any], call: dict[str, Any], args: Any, kwargs: Any, progress: float
-    ) -> Any:
-        """A plain step, whose maps are kept when they are asked for."""
+    def _looking(self, forward: Callable[..., Any], call: dict[str, Any], args: Any, kwargs: Any, wanted: bool) -> Any:
+        """A plain step, whose maps are kept when they are wanted."""
         self.fusing.scale = 0.0
-        assert self.look is not None
-        if progress < self.look.start:
+        if not wanted:
             return forward(*args, **kwargs)
         layers = guided_layers(self.pipeline.unet, *call["sample"].shape[-2:])
         first = call["sample"].shape[0] - len(self.prompts)
@@ -197,7 +196,7 @@ class Grounded:
         """Boxes of the maps seen so far."""
         assert self.look is not None
         if self._sum is None:
-            raise InterplayError("No step fell between the look's start and end; sample more steps or widen it.")
+            raise InterplayError("No step came before the look's end; sample more steps or let it end later.")
         find = self.look.find
         self.layouts = tuple(
             layout and find(layout, maps, self._graph(i))
