@@ -211,7 +211,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     program = "python -m interplay.guidance.training.refl_matcher_train"
     parser = argparse.ArgumentParser(prog=program, description=__doc__)
     parser.add_argument("--out", type=Path, default=FILE, metavar="FILE", help="safetensors file to write")
-    parser.add_argument("--steps", type=int, default=1500, help="steps of 16 pictures (1500)")
+    parser.add_argument("--steps", type=int, default=600, help="steps of 16 pictures (600)")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args(argv)
     try:
