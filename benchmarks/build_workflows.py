@@ -991,26 +991,32 @@ def realign_pixelworld() -> Workflow:
     )
     after = flow.add("VAEDecode", (2080, 380), (340, 60), samples=(again, "LATENT"), vae=vae)
     flow.group("Re-weight and draw again", (1680, 0, 780, 880), GREEN)
-    scores: dict[str, Any] = {"clip": "none", "matching": "none", "vqascore": "none", "tifa": "PixelWorld"}
-    scores |= {"prompt": REALIGN_PROMPT, "csv_name": "", "question_maker": "rules"}
     marks = [
-        flow.add("Interplay_AlignmentScores", (2500, y), (340, 360), title, image=(image, "IMAGE"), **scores)
-        for y, title, image in ((60, "Score before", before), (480, "Score after", after))
+        _itm(
+            flow,
+            (2500, y),
+            model=(load, "model"),
+            positive=(positive, "conditioning"),
+            samples=(samples, "LATENT"),
+            image=(image, "IMAGE"),
+            clip=clip,
+        )
+        for y, samples, image in ((60, plain, before), (530, again, after))
     ]
     best = flow.add(
         "Interplay_FirstGoodTry",
         (2880, 60),
         (260, 400),
-        threshold=0.999,
-        p_1=(marks[0], "tifa"),
+        threshold=0.95,
+        p_1=(marks[0], "p"),
         image_1=(before, "IMAGE"),
-        p_2=(marks[1], "tifa"),
+        p_2=(marks[1], "p"),
         image_2=(after, "IMAGE"),
     )
     flow.add("SaveImage", (2880, 520), (260, 320), images=(best, "image"), filename_prefix="interplay/realign")
     flow.add("PreviewImage", (3180, 60), (260, 380), "Plain", images=(before, "IMAGE"))
     flow.add("PreviewAny", (3180, 520), (260, 160), "Score of the one kept", source=(best, "p"))
-    flow.group("Keep the better", (2480, 0, 980, 880), GREY)
+    flow.group("Keep the better", (2480, 0, 980, 980), GREY)
     return flow
 
 

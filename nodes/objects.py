@@ -7,7 +7,6 @@ from typing import Any
 import torch
 from comfy_api.latest import io, ui
 
-from ..errors import InterplayError
 from ..guidance.grounding.detectors import INSTANCES
 from ..guidance.grounding.objects import ObjectsBatch
 from ..guidance.grounding.objects_masks import BATCHES, objects_from_masks
@@ -68,7 +67,10 @@ class GroundObjects(io.ComfyNode):
             inputs=[
                 io.Image.Input("image", tooltip="The pictures; some may show nothing of what is looked for."),
                 HypergraphType.Input(
-                    "hypergraph", optional=True, tooltip="From Prompt to Hypergraph: which things there should be."
+                    "hypergraph",
+                    optional=True,
+                    tooltip="From Prompt to Hypergraph: which things there should be. Without it and without tags, "
+                    "PixelWorld's detector names all that it sees.",
                 ),
                 io.Combo.Input(
                     "detector",
@@ -123,10 +125,10 @@ class GroundObjects(io.ComfyNode):
         tags: str = "",
         verdicts: str = "",
     ) -> io.NodeOutput:
+        perception = Perception(detector, segmenter, threshold, instances)
         names, judged = read_tags(tags, len(image)), read_verdicts(verdicts, len(image))
         if hypergraph is None and not any(names):
-            raise InterplayError("There is nothing to look for: connect a hypergraph, or name things in 'tags'.")
-        perception = Perception(detector, segmenter, threshold, instances)
+            names = perception.all_tags(image)
         return _shown(cls, perception.look(image, hypergraph, names, judged), image)
 
 

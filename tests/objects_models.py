@@ -9,13 +9,13 @@ import torch
 
 ROOT = Path(__file__).resolve().parents[1]
 CLIP_WORDS = ROOT / "guidance/pixelworld/weights/tokenizer"
-WORDS = ["red", "blue", "robot", "box", "cat", "dog", "pot", "##ted", "plant", "table", "a", "the", "in", "forest", ".", "[UNK]", "[PAD]", "[CLS]", "[SEP]", "[MASK]"]
+WORDS = ("red", "blue", "robot", "box", "cat", "dog", "pot", "##ted", "plant", "table", "a", "the", "in", "forest")
 
 
 def bert_tokenizer(folder: Path) -> None:
     from transformers import BertTokenizerFast
 
-    letters = [c for c in "abcdefghijklmnopqrstuvwxyz0123456789"]
+    letters = list("abcdefghijklmnopqrstuvwxyz0123456789")
     vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", ".", *letters, *(f"##{c}" for c in letters)]
     vocabulary += [w for w in WORDS if w not in vocabulary]
     folder.mkdir(parents=True, exist_ok=True)
@@ -61,12 +61,19 @@ def sam(folder: Path, seed: int = 0) -> Path:
     from transformers import SamConfig, SamImageProcessor, SamModel
 
     torch.manual_seed(seed)
-    vision = dict(
-        hidden_size=16, num_hidden_layers=2, num_attention_heads=2, image_size=64, patch_size=16, output_channels=16,
-        mlp_dim=16, window_size=2, global_attn_indexes=[1], num_pos_feats=8,
-    )  # fmt: skip
-    prompt = dict(hidden_size=16, image_size=64, patch_size=16, mask_input_channels=4, image_embedding_size=4)
-    mask = dict(hidden_size=16, mlp_dim=16, num_attention_heads=2, iou_head_hidden_dim=16, iou_head_depth=2)
+    vision = {
+        "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "image_size": 64, "patch_size": 16,
+        "output_channels": 16,
+        "mlp_dim": 16, "window_size": 2, "global_attn_indexes": [1], "num_pos_feats": 8,
+    }  # fmt: skip
+    prompt = {
+        "hidden_size": 16,
+        "image_size": 64,
+        "patch_size": 16,
+        "mask_input_channels": 4,
+        "image_embedding_size": 4,
+    }
+    mask = {"hidden_size": 16, "mlp_dim": 16, "num_attention_heads": 2, "iou_head_hidden_dim": 16, "iou_head_depth": 2}
     config = SamConfig(vision_config=vision, prompt_encoder_config=prompt, mask_decoder_config=mask)
     SamModel(config).save_pretrained(folder)
     SamImageProcessor(size={"longest_edge": 64}, pad_size={"height": 64, "width": 64}).save_pretrained(folder)
@@ -91,7 +98,8 @@ def sam2(folder: Path, seed: int = 0) -> Path:
     hiera = Sam2HieraDetConfig(
         hidden_size=8, num_attention_heads=1, image_size=[64, 64], blocks_per_stage=[1, 1, 2, 1],
         embed_dim_per_stage=[8, 16, 24, 32], num_attention_heads_per_stage=[1, 1, 1, 1],
-        window_size_per_stage=[4, 2, 4, 4], global_attention_blocks=[3], window_positional_embedding_background_size=[2, 2],
+        window_size_per_stage=[4, 2, 4, 4], global_attention_blocks=[3],
+        window_positional_embedding_background_size=[2, 2],
     )  # fmt: skip
     vision = Sam2VisionConfig(
         backbone_config=hiera, backbone_channel_list=[32, 24, 16, 8], fpn_hidden_size=16,
@@ -124,12 +132,13 @@ def sam3(folder: Path, seed: int = 0) -> Path:
         hidden_size=32, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2, image_size=112, patch_size=14,
         window_size=4, global_attn_indexes=[1], pretrain_image_size=56,
     )  # fmt: skip
-    sizes = dict(hidden_size=32, num_attention_heads=2)
+    sizes = {"hidden_size": 32, "num_attention_heads": 2}
     layers = dict(**sizes, num_layers=1, intermediate_size=32)
-    text = dict(
-        model_type="clip_text_model", vocab_size=49408, hidden_size=16, intermediate_size=16, projection_dim=16,
-        num_hidden_layers=1, num_attention_heads=2, max_position_embeddings=32,
-    )  # fmt: skip
+    text = {
+        "model_type": "clip_text_model", "vocab_size": 49408, "hidden_size": 16, "intermediate_size": 16,
+        "projection_dim": 16,
+        "num_hidden_layers": 1, "num_attention_heads": 2, "max_position_embeddings": 32,
+    }  # fmt: skip
     config = Sam3Config(
         vision_config=Sam3VisionConfig(
             backbone_config=vit, fpn_hidden_size=32, backbone_feature_sizes=[[32, 32], [16, 16], [8, 8]]

@@ -159,7 +159,7 @@ def test_lines_name_the_masks() -> None:
         ("cat", "", 2),
     ]
     for line in ("| red", "cat | x | much", "cat | x | -1", "cat | x | nan"):
-        with pytest.raises(InterplayError, match="label | phrase | weight"):
+        with pytest.raises(InterplayError, match=r"label \| phrase \| weight"):
             read_lines(line)
 
 

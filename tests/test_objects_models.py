@@ -144,7 +144,7 @@ def test_grounding_dino_finds_what_the_library_finds_for_one_word(folders, size)
         out, inputs["input_ids"], threshold=0.0, text_threshold=0.0, target_sizes=[size]
     )[0]
     found = ours.find(picture(size), [Wanted("robot")], "cpu", 0.0)
-    # the library scores a box by its best token, ours by the tokens of "robot"; the full stop and the ends are tokens too
+    # the library scores a box by its best token, full stop and ends included, ours by the tokens of "robot"
     column = out.logits[0].sigmoid()[:, 1]
     assert sorted(f.score for f in found) == pytest.approx(sorted(column.tolist()), abs=1e-5)
     height, width = size
@@ -283,7 +283,7 @@ def test_a_folder_without_weights_or_with_too_few_is_one_sentence(folders, tmp_p
     lost = sorted(k for k in state if "mask_decoder" in k)[0]
     kept = {k: v for k, v in state.items() if k != lost}
     save_file(kept, part / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(InterplayError, match=rf"^part lacks 1 weights, such as {lost}; put the files of the published"):
+    with pytest.raises(InterplayError, match=rf"^part lacks 1 weights, such as {lost}; put the published files"):
         Sam.open(part, torch.float32)
 
 

@@ -1,7 +1,7 @@
 """Florence-2 through transformers: boxes of one thing at a time, and masks of boxes, read off its generated places.
 
-Florence-2 answers with places on a grid of 1000 x 1000 and gives no confidence: the mean probability of the place tokens
-stands in for it. It always answers, so "missing" is only as good as that figure.
+Florence-2 answers with places on a grid of 1000 x 1000 and gives no confidence: the mean probability of the place
+tokens stands in for it. It always answers, so "missing" is only as good as that figure.
 """
 
 from __future__ import annotations

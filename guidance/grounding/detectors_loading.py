@@ -35,7 +35,7 @@ def transformers_class(name: str) -> Any:
     except AttributeError:
         needed = MINIMUM.get(name, "4.50")
         raise InterplayError(
-            f"transformers {library.__version__} has no {name}; update it to {needed} or later, or choose another model."
+            f"transformers {library.__version__} has no {name}; update it to {needed} or later, or take another model."
         ) from None
     except (ImportError, RuntimeError) as error:
         cause = _root(error)
@@ -63,12 +63,12 @@ def open_part(name: str, folder: Path, **options: Any) -> Any:
 
 
 def open_model(name: str, folder: Path, dtype: torch.dtype) -> nn.Module:
-    """A model in evaluation mode and frozen, on the CPU. InterplayError when weights are missing or of another shape."""
+    """A model in evaluation mode and frozen, on the CPU. InterplayError when weights are missing."""
     model, told = open_part(name, folder, output_loading_info=True)
     missing = sorted(told.get("missing_keys", ()))
     if missing:
         raise InterplayError(
-            f"{folder.name} lacks {len(missing)} weights, such as {missing[0]}; put the files of the published model there."
+            f"{folder.name} lacks {len(missing)} weights, such as {missing[0]}; put the published files there."
         )
     module: nn.Module = model.to(dtype).eval().requires_grad_(False)
     return module

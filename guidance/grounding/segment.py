@@ -22,8 +22,8 @@ def scaled_boxes(boxes: Sequence[Box], height: int, width: int) -> Tensor:
 
 
 def full_masks(masks: Tensor, padded: int, inner: tuple[int, int], size: tuple[int, int]) -> Tensor:
-    """(n, h, w) logits of a square that ``padded`` pixels make, of which ``inner`` (height, width) is the picture, at the
-    picture's own ``size``: enlarged, cut, enlarged again, and 1 where positive.
+    """(n, h, w) logits of a square that ``padded`` pixels make, of which ``inner`` (height, width) is the picture, at
+    the picture's own ``size``: enlarged, cut, enlarged again, and 1 where positive.
     """
     square = resized(masks, padded, padded)[:, : inner[0], : inner[1]]
     return (resized(square, *size) > 0).float()

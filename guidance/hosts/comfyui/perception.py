@@ -127,6 +127,12 @@ class Perception:
         if self.segmenter != BOXES:
             self._opener(self.segmenter, "masks", SEGMENTERS)
 
+    def all_tags(self, images: Tensor) -> list[tuple[str, ...]]:
+        """What an IMAGE shows, named without being asked for. InterplayError for detectors that cannot do so."""
+        if self.detector != PIXELWORLD:
+            raise InterplayError("There is nothing to look for: connect a hypergraph, or name things in 'tags'.")
+        return [tuple(detectors_pixelworld.tags(image)) for image in images[..., :3].cpu()]
+
     def look(
         self, images: Tensor, graph: Hypergraph | None, tags: Sequence[Sequence[str]], verdicts: Sequence[Verdicts]
     ) -> ObjectsBatch:
