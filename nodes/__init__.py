@@ -17,6 +17,7 @@ from . import (
     rewards,
     reweight,
     scores,
+    tags,
     training,
     verdicts,
 )
@@ -36,6 +37,7 @@ class InterplayExtension(ComfyExtension):
             rewards,
             interaction,
             interaction_guided,
+            tags,
             verdicts,
             objects,
             realign,

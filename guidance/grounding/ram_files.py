@@ -78,8 +78,7 @@ def known(tensors: Mapping[str, Tensor], shape: RamShape, name: str) -> dict[str
     missing, over = sorted(expected.keys() - tensors.keys()), sorted(tensors.keys() - expected.keys())
     if missing:
         raise InterplayError(
-            f"'{name}' has {len(missing)} of {len(expected)} weights too few, such as '{missing[0]}'; download the file "
-            "again."
+            f"{name} has {len(missing)} of {len(expected)} weights too few, such as {missing[0]}; download it again."
         )
     if over:
         log.warning("'%s' holds %d weights that are not used, such as '%s'.", name, len(over), over[0])
