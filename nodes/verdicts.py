@@ -6,9 +6,9 @@ from typing import Any
 
 from comfy_api.latest import io
 
+from ..guidance.grounding.verdicts import SCORES, batch_json, batch_status, batch_text
 from ..guidance.hosts.comfyui.scores import register_folder
-from ..guidance.hosts.comfyui.verdicts import RULES, failures, judges
-from ..guidance.hosts.comfyui.verdicts import judge as judge_tags
+from ..guidance.hosts.comfyui.verdicts import RULES, Judge, failures, judge_batch, judges
 from .types import CATEGORY, HypergraphType
 
 register_folder()
@@ -29,6 +29,7 @@ class JudgeTags(io.ComfyNode):
             description="Says of every tag of a picture whether the prompt asks for it (2), may include it (0.5) or "
             "not (0), and in which words of the prompt. By rules, or by a language model; when the model fails, rules "
             "take over and the status says so.",
+            is_input_list=True,
             inputs=[
                 io.String.Input(
                     "prompt",
@@ -107,25 +108,22 @@ class JudgeTags(io.ComfyNode):
     @classmethod
     def fingerprint_inputs(cls, **inputs: Any) -> Any:
         """Asked again after a failure, although nothing in the workflow changed."""
-        by_model = inputs.get("judge") not in (RULES, None) and not (inputs.get("pasted") or "").strip()
-        return failures() if by_model else 0
+        by, pasted = (_first(inputs.get(name)) for name in ("judge", "pasted"))
+        return failures() if by not in (RULES, None) and not (pasted or "").strip() else 0
 
     @classmethod
-    def execute(
-        cls,
-        prompt: str,
-        tags: str,
-        judge: str,
-        hypergraph: Any = None,
-        certain: float = 2.0,
-        possible: float = 0.5,
-        unlikely: float = 0.0,
-        **options: Any,
-    ) -> io.NodeOutput:
-        found = judge_tags(prompt, tags, hypergraph, judge, **options).rescaled(certain, possible, unlikely)
-        return io.NodeOutput(
-            found.to_json(), ", ".join(found.phrases()), found.status, found.raw, ui={"text": (found.table(),)}
-        )
+    def execute(cls, prompt: list[str], tags: list[str], judge: list[str], **more: list[Any]) -> io.NodeOutput:
+        one = {name: _first(value) for name, value in more.items()}
+        graph, scale = one.pop("hypergraph", None), {name: one.pop(name) for name in SCORES if name in one}
+        found = [v.rescaled(**scale) for v in judge_batch(prompt, tags, graph, Judge(judge[0], **one))]
+        phrases = ", ".join(dict.fromkeys(phrase for v in found for phrase in v.phrases()))
+        shown = batch_text([v.table() for v in found])
+        raw = batch_text([v.raw for v in found])
+        return io.NodeOutput(batch_json(found), phrases, batch_status(found), raw, ui={"text": (shown,)})
+
+
+def _first(value: Any) -> Any:
+    return value[0] if isinstance(value, list) and value else value
 
 
 NODES = [JudgeTags]

@@ -66,10 +66,11 @@ def models(tmp_path, monkeypatch):
     return tmp_path
 
 
-def run(judge: str = "rules", prompt: str = PROMPT, tags: str = TAGS, **inputs: Any) -> tuple[Any, ...]:
+def run(judge: str = "rules", prompt: str = PROMPT, tags: Any = TAGS, **inputs: Any) -> tuple[Any, ...]:
     from interplay.nodes.verdicts import JudgeTags
 
-    return tuple(JudgeTags.execute(prompt, tags, judge, **inputs).args)
+    given = {name: [value] for name, value in inputs.items()}
+    return tuple(JudgeTags.execute([prompt], tags if isinstance(tags, list) else [tags], [judge], **given).args)
 
 
 def scores_of(verdicts: str) -> dict[str, float]:
@@ -113,6 +114,26 @@ def test_a_failing_endpoint_does_not_stop_the_workflow_and_is_asked_again_next_t
     assert JudgeTags.fingerprint_inputs(**{**inputs, "judge": "rules"}) == 0
     with pytest.raises(InterplayError, match="answered 500"):
         run("endpoint", retries=0, strict=True)
+
+
+def test_a_batch_is_judged_picture_by_picture_and_asked_no_more_than_needed(endpoint):
+    from interplay.guidance.grounding.objects_text import read_verdicts
+
+    endpoint[0][:] = [(200, SAID), (200, '{"cat": "certain"}')]
+    verdicts, phrases, status, raw = run("endpoint", tags=[TAGS, "cat", TAGS])
+    assert len(endpoint[1]) == 2
+    assert [set(p) for p in read_verdicts(verdicts, 3)] == [set(TAGS.split(", ")), {"cat"}, set(TAGS.split(", "))]
+    assert read_verdicts(verdicts, 3)[0]["pen"] == (0.5, "yellow pen")
+    assert (phrases, status) == ("red book, yellow pen", "llm")
+    assert raw.startswith("--- picture 1 ---") and raw.count(SAID) == 2
+    whole = json.dumps({"pictures": [{"tags": [{"name": "book"}]}, {"tags": []}, {"tags": ["pen"]}]})
+    assert [list(p) for p in read_verdicts(run(tags=whole)[0], 3)] == [["book"], [], ["pen"]]
+
+
+def test_an_endpoint_that_failed_is_not_waited_for_again_in_the_same_run(endpoint):
+    endpoint[0][:] = [(500, "")]
+    _, _, status, raw = run("endpoint", tags=["book", "pen", "cat"], retries=0)
+    assert len(endpoint[1]) == 1 and (status, raw) == ("rules: The endpoint answered 500.", "")
 
 
 def test_without_an_environment_the_status_says_what_to_set(monkeypatch):

@@ -103,6 +103,29 @@ class Verdicts:
             raise InterplayError(f"These are no verdicts ({error}); connect the verdicts of Judge Tags.") from error
 
 
+def batch_json(found: Sequence[Verdicts]) -> str:
+    """The verdicts of a batch: as ``Verdicts.to_json`` for one picture, else under "pictures", in their order."""
+    if len(found) == 1:
+        return found[0].to_json()
+    whole = {"pictures": [one.to_dict() for one in found], "status": batch_status(found)}
+    return json.dumps(whole, ensure_ascii=False, indent=1)
+
+
+def batch_status(found: Sequence[Verdicts]) -> str:
+    """The status of all, told apart by picture (counted from 1) where they differ."""
+    said = [one.status for one in found]
+    if len(set(said)) <= 1:
+        return said[0] if said else "rules: there are no pictures"
+    return "; ".join(f"picture {i}: {status}" for i, status in enumerate(said, 1))
+
+
+def batch_text(texts: Sequence[str]) -> str:
+    """Texts for people, under the number of their picture where there are several."""
+    if len(texts) == 1:
+        return texts[0]
+    return "\n".join(f"--- picture {i} ---\n{text}" for i, text in enumerate(texts, 1)) if any(texts) else ""
+
+
 def _plain(item: TagVerdict) -> dict[str, Any]:
     out: dict[str, Any] = {"tag": item.tag, "score": item.score, "phrase": item.phrase, "reason": item.reason}
     return {**out, "others": list(item.others)} if item.others else out

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from ...errors import InterplayError
@@ -52,6 +52,20 @@ def read_tags(text: str) -> tuple[str, ...]:
         if clean:
             first.setdefault(clean.lower(), clean)
     return tuple(first.values())
+
+
+def read_batch(texts: Sequence[str]) -> list[tuple[str, ...]]:
+    """The tags of each picture: of one text a picture, or of one JSON ``{"pictures": [{"tags": …}]}`` of all.
+
+    Raises:
+        InterplayError: as ``read_tags``.
+    """
+    if len(texts) == 1 and texts[0].lstrip().startswith("{"):
+        read_tags(texts[0])  # complains of what is no JSON
+        pictures = json.loads(texts[0]).get("pictures")
+        if isinstance(pictures, list) and pictures:
+            return [read_tags(json.dumps(picture)) if picture else () for picture in pictures]
+    return [read_tags(text) for text in texts]
 
 
 def _names(value: Any) -> Iterator[str]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import comfy.model_management
@@ -15,7 +16,7 @@ from ...grounding import llm_http, llm_local
 from ...grounding.verdicts import Verdicts, judge_offline
 from ...grounding.verdicts_judge import Ask, JudgeError, judge_pasted, judge_with
 from ...grounding.verdicts_reply import Messages
-from ...grounding.verdicts_text import read_tags
+from ...grounding.verdicts_text import read_batch
 from .scores import FOLDER, opened
 
 RULES, ENDPOINT = "rules", "endpoint"
@@ -24,6 +25,7 @@ CHATS = {
     "Qwen2.5-7B-Instruct": "Qwen/Qwen2.5-7B-Instruct (15 GB)",
     "Qwen2.5-1.5B-Instruct": "Qwen/Qwen2.5-1.5B-Instruct (3.1 GB)",
 }
+Judging = Callable[[str, Sequence[str], Hypergraph | None], Verdicts]
 _failures = 0
 
 
@@ -48,33 +50,59 @@ def failures() -> int:
     return _failures
 
 
-def judge(
-    prompt: str,
-    tags: str,
-    graph: Hypergraph | None,
-    by: str,
-    pasted: str = "",
-    timeout: float = llm_http.TIMEOUT,
-    retries: int = llm_http.RETRIES,
-    strict: bool = False,
-) -> Verdicts:
-    """Verdicts on tags as ``verdicts_text.read_tags`` takes them; pasted: a judge's reply, which then is the judge.
+@dataclass(frozen=True)
+class Judge:
+    """by: one of ``judges``; pasted: a judge's reply, which then is the judge; timeout: seconds; retries: of an
+    endpoint; strict: raise where a language model fails.
+    """
+
+    by: str = RULES
+    pasted: str = ""
+    timeout: float = llm_http.TIMEOUT
+    retries: int = llm_http.RETRIES
+    strict: bool = False
+
+
+def judge_batch(
+    prompts: Sequence[str], tags: Sequence[str], graph: Hypergraph | None = None, how: Judge | None = None
+) -> list[Verdicts]:
+    """Verdicts of each picture. prompts: one for all, or one a picture; tags: as ``verdicts_text.read_batch`` takes
+    them; the same question is asked once.
 
     Raises:
         InterplayError: prompt and hypergraph differ, the tags are malformed, or ``strict`` and the judge failed.
     """
+    pictures = read_batch(tags)
+    texts = [_prompt(prompts[i if len(prompts) == len(pictures) else 0], graph) for i in range(len(pictures))]
+    judge, known = judge_of(how or Judge()), dict[tuple[str, tuple[str, ...]], Verdicts]()
+    for text, names in zip(texts, pictures, strict=True):
+        if (text, names) not in known:
+            known[text, names] = judge(text, names, graph)
+    return [known[text, names] for text, names in zip(texts, pictures, strict=True)]
+
+
+def judge_of(how: Judge) -> Judging:
+    """Prompt, tags and perhaps the hypergraph to verdicts, for as many pictures as there are."""
+    ask = None if how.by == RULES or how.pasted.strip() else _ask(how.by, how.timeout, how.retries)
+
+    def judge(prompt: str, tags: Sequence[str], graph: Hypergraph | None = None) -> Verdicts:
+        if how.pasted.strip():
+            return judge_pasted(how.pasted, prompt, tags, graph, how.strict)
+        if ask is None:
+            return judge_offline(prompt, tags, graph)
+        return _counted(ask, prompt, tags, graph, how.strict)
+
+    return judge
+
+
+def _counted(ask: Ask, prompt: str, tags: Sequence[str], graph: Hypergraph | None, strict: bool) -> Verdicts:
     global _failures
-    prompt, names = _prompt(prompt, graph), read_tags(tags)
-    if pasted.strip():
-        return judge_pasted(pasted, prompt, names, graph, strict)
-    if by == RULES:
-        return judge_offline(prompt, names, graph)
     try:
-        found = judge_with(_ask(by, timeout, retries), prompt, names, graph, strict)
+        found = judge_with(ask, prompt, tags, graph, strict)
     except InterplayError:
         _failures += 1
         raise
-    _failures += bool(names) and found.status.startswith("rules")
+    _failures += bool(tags) and found.status.startswith("rules")
     return found
 
 
@@ -91,12 +119,20 @@ def _ask(by: str, timeout: float, retries: int) -> Ask:
     """Ask a model; it is opened no earlier than it is asked, and what hinders that is for the ladder."""
     check = comfy.model_management.throw_exception_if_processing_interrupted
     made: list[Ask] = []
+    failed: list[JudgeError] = []
 
     def ask(messages: Messages) -> str:
         check()
-        if not made:
-            made.append(_opened(by, timeout, retries))
-        return made[0](messages)
+        if failed:  # further pictures do not wait for it again
+            raise failed[0]
+        try:
+            if not made:
+                made.append(_opened(by, timeout, retries))
+            return made[0](messages)
+        except JudgeError as error:
+            if by == ENDPOINT or not made:
+                failed.append(error)
+            raise
 
     def _opened(by: str, timeout: float, retries: int) -> Ask:
         if by == ENDPOINT:
