@@ -1,7 +1,7 @@
 """Contrastive LoRAs on PixelWorld: every objective, seed by seed, against the weights as they are.
 
-``python benchmarks/training.py --out DIR`` trains what is missing in DIR, measures what was not measured, and prints the
-table of docs/training.md. It goes on where it was ended.
+``python benchmarks/training.py --out DIR`` trains what is missing in DIR, measures what was not measured, and prints
+the table of docs/training.md. It goes on where it was ended.
 """
 
 from __future__ import annotations

@@ -179,7 +179,10 @@ def _words_changed(caption: str, text: str, op: str) -> str:
     content = [w for w in (*gone, *come) if w not in _STOP]
     if len([w for w in gone if w not in _STOP]) > 2 or len([w for w in come if w not in _STOP]) > 2 or not content:
         return "words"
-    if len(words(caption)) - len(words(text)) not in (-1, 0, 1):
+    counts = [sum(w not in _STOP for w in side) for side in (gone, come)]
+    if op != "replace_rel" and (counts[0] != counts[1] or len(words(caption)) != len(words(text))):
+        return "words"
+    if abs(len(words(caption)) - len(words(text))) > 3:
         return "words"
     if any(synonymous(a, b) for a in gone for b in come):
         return "synonym"

@@ -127,7 +127,7 @@ def _from_swap(swap: Swap, graph: Hypergraph, mixed: bool) -> Negative:
     edge = next((e for e in graph.hyperedges if _links(e, graph, swap.changed)), None)
     if edge is not None and edge.kind == "relation":
         return Negative(swap.text, "swap_rel", swap.changed)
-    alive = [lexicon.is_animate(head) for head in swap.changed]
+    alive = [lexicon.is_animate(head) or lexicon.noun_lemma(head) in CLASSES[0] for head in swap.changed]
     reason = "implausible" if alive[0] != alive[1] and not mixed else ""
     return Negative(swap.text, "swap_role", swap.changed, reason=reason)
 

@@ -123,6 +123,7 @@ class _Trainer:
                     self.validate()
                 if run.state.step % s.save_every == 0:
                     self.save()
+            self.validate()
         except _Enough as enough:
             self.save()
             return str(enough)
