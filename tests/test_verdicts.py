@@ -1,4 +1,4 @@
-"""Verdicts: the rules against cases by hand, and the corpus of broken replies down the ladder."""
+"""Verdicts: the rules against the project's own verdicts, and the corpus of broken replies down the ladder."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_the_example_of_the_paper():
 
 
 @pytest.mark.parametrize(("which", "floor"), [("development", 0.97), ("kept back", 0.90), ("fresh", 0.85)])
-def test_rules_agree_with_verdicts_by_hand(which, floor):
+def test_rules_agree_with_the_projects_own_verdicts(which, floor):
     rows = [json.loads(line) for line in (DATA / "verdict_cases.jsonl").read_text(encoding="utf-8").splitlines()]
     right = total = 0
     for row in (r for r in rows if r["set"] == which):
@@ -85,6 +85,9 @@ def test_rules_agree_with_verdicts_by_hand(which, floor):
         ("a camera on a wall", "equipment", 0.5, "camera"),
         ("a dog", "photo", 0, ""),
         ("a statue of a horse", "sculpture", 2, "statue"),
+        ("a panda in a tree", "bear", 2, "panda"),
+        ("a golden retriever puppy", "golden retriever", 2, "golden retriever puppy"),
+        ("a golden retriever puppy", "gold", 0, ""),
     ],
 )
 def test_nouns_of_the_prompt(prompt, tag, score, phrase):

@@ -91,8 +91,8 @@ class _Reading:
 
     def _rules(self) -> tuple[Callable[[str], _Finding | None], ...]:
         return (
-            self._named, self._absent, self._no_object, self._kind, self._doer, self._several, self._spoken,
-            self._may_be, self._part, self._company, self._anywhere,
+            self._named, self._absent, self._no_object, self._kind, self._breed, self._doer, self._several,
+            self._spoken, self._may_be, self._part, self._company, self._anywhere,
         )  # fmt: skip
 
     # --- certain ------------------------------------------------------------------------------------------------------
@@ -139,6 +139,14 @@ class _Reading:
             return CERTAIN, f"a {things[0].head} is one, or it is one", things
         if things:
             return POSSIBLE, f"a wide name that a {things[0].head} may go by", things
+        return None
+
+    def _breed(self, name: str) -> _Finding | None:
+        """ "golden retriever" of a golden retriever puppy: both are animals, so it is the same one."""
+        words = frozenset(name.split())
+        things = [t for t in self.things if len(words) > 1 and words <= t.modifiers and is_kind(t.head, "animal")]
+        if things and (is_kind(name, "animal") or is_kind(name, "dog")):
+            return CERTAIN, f"the prompt's {things[0].head} is one", things
         return None
 
     def _doer(self, name: str) -> _Finding | None:

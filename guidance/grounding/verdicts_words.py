@@ -72,7 +72,13 @@ kneel, stretch, balance, skateboard, snowboard, bake, paint, draw, squat, cheer,
 """
 )
 # Things that verbs hide: these are objects although the words are verbs more often.
-NO_ACTIONS = _set("sail, watch, train, paint, saw, park, display, dish, wave, pet, skateboard, snowboard, point")
+NO_ACTIONS = _set(
+    """
+sail, watch, train, paint, saw, park, display, dish, wave, pet, skateboard, snowboard, point, bear, duck, seal, crane,
+bat, fish, swallow, parrot, badger, hound, hawk, ram, bug, worm, snail, leech, bolt, hammer, drill, mirror, ship, shed,
+cross, file, forge, hamper, lock, loom, match, monitor, swab, register, sink, wrench, sprout, tailor
+"""
+)
 QUALITIES = _set(
     """
 red, green, blue, yellow, orange, purple, pink, black, white, gray, grey, brown, gold, golden, silver, beige, colorful,
