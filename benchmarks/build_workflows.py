@@ -881,6 +881,59 @@ def refl_pixelworld() -> Workflow:
     return flow
 
 
+TRAIN_NOTE = """## Your first LoRA, in minutes on a CPU
+
+Needs no download: model, pictures and captions are part of the pack.
+
+1. Press Queue. *Negative Captions* draws PixelWorld scenes with captions, and makes from each caption others with the
+   same words in the wrong places.
+2. *Negative LoRA Trainer* teaches the model to tell them apart. A tripwire watches, and the best LoRA is the one kept.
+3. Left the prompt before, right after, with the same seeds. The LoRA is in `models/loras`: *Load LoRA* takes it.
+
+**Cancel** loses nothing: switch *resume* on and run again. For your own pictures set *source* to folder, connect your
+checkpoint, and take a *learning_rate* of 1e-4.
+"""
+
+
+def negative_lora_pixelworld() -> Workflow:
+    """Train a LoRA by contrast with negative captions, and draw with it and without."""
+    flow = Workflow("negative_lora_pixelworld")
+    start = load, positive, empty, latent = _pixel_start(flow, 4, TRAIN_NOTE)
+    captions = flow.add(
+        "Interplay_NegativeCaptions", (1300, 60), (400, 420), source="PixelWorld scenes", text="", folder="",
+        scenes=512, limit=4, ops="", mixed=True, positives=True, seed=0,
+    )  # fmt: skip
+    settings = {
+        "lora_name": "pixelworld_negatives", "objective": "contrast_hinge", "steps": 150, "batch": 8,
+        "learning_rate": 1e-3, "rank": 8, "targets": "attn", "seed": 0, "resume": False,
+        "sample_prompts": REFL_OTHERS, "validate_every": 50, "save_every": 25, "patience": 0, "margin_k": 1.0,
+        "anchor": 1.0, "low": 0.3, "high": 0.95, "min_snr": 0.05, "resolution": 128, "checkpointing": False,
+    }  # fmt: skip
+    parts = {"model": (load, "model"), "clip": (load, "clip"), "vae": (load, "vae"), "captions": (captions, "captions")}
+    trained = flow.add("Interplay_NegativeLoRATrainer", (1740, 60), (460, 820), **parts, **settings)
+    _, before = _drawn(flow, start, 5, (900, 60), "Before")
+    sampled = flow.add(
+        "KSampler",
+        (2240, 60),
+        (340, 270),
+        "After, the same seed",
+        model=(trained, "model"),
+        positive=(positive, "conditioning"),
+        negative=(empty, "CONDITIONING"),
+        latent_image=(latent, "LATENT"),
+        **_sampler(5, 25, 5.0, "euler", "normal"),
+    )
+    after = flow.add("VAEDecode", (2240, 380), (340, 60), samples=(sampled, "LATENT"), vae=(load, "vae"))
+    flow.add("PreviewImage", (900, 560), (340, 340), "Before", images=(before, "IMAGE"))
+    flow.add("SaveImage", (2240, 500), (340, 340), "After", images=(after, "IMAGE"), filename_prefix="interplay/lora")
+    flow.add("PreviewImage", (2620, 60), (340, 340), "Samples: before, after", images=(trained, "samples"))
+    flow.add("PreviewImage", (2620, 460), (340, 340), "Errors over the steps", images=(trained, "curves"))
+    flow.add("PreviewAny", (1300, 540), (400, 340), "Report", source=(trained, "report"))
+    flow.group("Train", (1280, 0, 940, 900), GOLD)
+    flow.group("Draw", (2230, 0, 750, 880), GREEN)
+    return flow
+
+
 REALIGN_NOTE = """## Look, judge, re-weight, draw again: node by node
 
 The fine stage of RealignDiff, taken apart.
@@ -1071,8 +1124,9 @@ def files() -> dict[Path, str]:
     """Path -> text of every workflow file."""
     pixelworld = (shy_pixelworld(), best_of_batch_pixelworld(), until_good_pixelworld(), caption_reward_pixelworld())
     large = (shy_sd15(), shy_sd15_patch(), shyi_sd15(), interaction_boxes_sd15(), interaction_layout_sd15())
+    trainers = (refl_pixelworld(), negative_lora_pixelworld())
     out = {}
-    for flow in (*pixelworld, *large, reweight_pixelworld(), reweight_sd15(), refl_pixelworld(), *realigning()):
+    for flow in (*pixelworld, *large, reweight_pixelworld(), reweight_sd15(), *trainers, *realigning()):
         out[ROOT / "workflows" / f"{flow.name}.json"] = json.dumps(flow.ui(), indent=2, ensure_ascii=False) + "\n"
         out[ROOT / "workflows/api" / f"{flow.name}.json"] = json.dumps(flow.api(), indent=2, ensure_ascii=False) + "\n"
     return out

@@ -91,6 +91,9 @@ def train(job: Job, settings: ContrastSettings, out: Path, resume: bool = False)
         raise
     kept_step = trainer.take_best()
     file = trainer.finish(kept_step)
+    if run.state.step and not kept_step:
+        why += "; no validation was better than the model as it was, so this LoRA changes nothing"
+        logger.warning("Training with %s ended: %s.", settings.objective, why)
     return Outcome(run.state.step, kept_step, why, file, run.state.notes.get("validations", []))
 
 
