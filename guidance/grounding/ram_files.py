@@ -35,18 +35,18 @@ def converted_path(path: Path) -> Path:
 def open_model(path: Path, shape: RamShape | None = None, dtype: torch.dtype = torch.float32) -> Ram | Tag2Text:
     """The network of a file, in evaluation mode and frozen, on the CPU.
 
-    A .pth file is read once; from then on the file that was written beside it is. shape: for files that are not of a
-    published size, the published size of its kind otherwise.
+    A .pth file is read once; from then on the file that was written beside it is, to the same weights. shape: for files
+    that are not of a published size, the published size of its kind otherwise.
 
     Raises:
         InterplayError: the file is damaged, no such model, or of another shape.
     """
     half = converted_path(path)
-    if half.is_file() and (half == path or half.stat().st_mtime >= path.stat().st_mtime or not path.is_file()):
+    if half.is_file() and (half == path or not path.is_file() or half.stat().st_mtime >= path.stat().st_mtime):
         tensors, kind = _read_half(half)
     else:
         tensors, kind = _read_published(path)
-        tensors = known(tensors, shape or SHAPES[kind], path.name)
+        tensors = _halved(known(tensors, shape or SHAPES[kind], path.name), path.name)
         _write_half(tensors, kind, half)
     shape = shape or SHAPES[kind]
     if shape.kind != kind:
@@ -164,24 +164,25 @@ def _read_half(path: Path) -> tuple[dict[str, Tensor], str]:
     return (tensors, kind) if kind in SHAPES else own_weights(tensors, path.name)
 
 
-def _write_half(tensors: Mapping[str, Tensor], kind: str, path: Path) -> None:
+def _halved(tensors: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:
+    half = {key: value.detach().to(torch.float16).contiguous().clone() for key, value in tensors.items()}
+    for key, value in half.items():
+        if not bool(torch.isfinite(value).all()):
+            what = "is not finite" if not bool(torch.isfinite(tensors[key]).all()) else "does not fit half precision"
+            raise InterplayError(f"The weight '{key}' of '{name}' {what}; download the file again.")
+    return half
+
+
+def _write_half(half: Mapping[str, Tensor], kind: str, path: Path) -> None:
     """Write the conversion; a folder that cannot be written to costs time at every start, and no more."""
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    half = {key: value.detach().to(torch.float16).contiguous().clone() for key, value in tensors.items()}
-    _check_range(half, tensors, path.name)
     try:
-        save_file(half, str(part), {"format": "pt", "made_by": MADE_BY, "kind": kind})
+        save_file(dict(half), str(part), {"format": "pt", "made_by": MADE_BY, "kind": kind})
         part.replace(path)
         log.info("Wrote %s; the .pth file beside it is not needed any more.", path.name)
-    except OSError as error:
+    except (OSError, SafetensorError) as error:
         part.unlink(missing_ok=True)
         log.warning("%s could not be written (%s): the .pth file will be read again every time.", path.name, error)
-
-
-def _check_range(half: Mapping[str, Tensor], tensors: Mapping[str, Tensor], name: str) -> None:
-    for key, value in half.items():
-        if not bool(torch.isfinite(value).all()):
-            kind = "is not finite" if not bool(torch.isfinite(tensors[key]).all()) else "does not fit half precision"
-            raise InterplayError(f"The weight '{key}' for '{name}' {kind}; download the file again.")

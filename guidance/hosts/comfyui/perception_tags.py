@@ -128,7 +128,7 @@ def _ram_file(tagger: str) -> Path | None:
     roots = _ram_roots()
     if tagger in RAM_FILES:
         stem, source, size = RAM_FILES[tagger]
-        names = [converted_path(Path(stem + ".pth")).name, *(stem + ending for ending in _ENDINGS)]
+        names = [stem + ".pth", stem + ".pt", converted_path(Path(stem + ".pth")).name, stem + ".safetensors"]
         found = [root / name for name in names for root in roots if (root / name).is_file()]
         if found:
             return found[0]
