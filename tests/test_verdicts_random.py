@@ -29,7 +29,17 @@ values = st.recursive(
     ),
     max_leaves=12,
 )
+entries = st.fixed_dictionaries(
+    {
+        "tag": st.sampled_from(WORDS),
+        "verdict": st.sampled_from(("certain", "possible", "unlikely", "maybe", 2, 7, None)),
+    },
+    optional={"phrase": names, "description": names},
+)
+replies = st.fixed_dictionaries({"objects": st.lists(entries, max_size=8), "missing": st.lists(names, max_size=3)})
 texts = st.one_of(
+    replies.map(json.dumps),
+    replies.map(repr),
     st.text(max_size=200),
     st.text(alphabet="{}[]\"':,;=>\\/#*`~ \nabtruefalsenull0123456789.-+“”", max_size=120),
     values.map(json.dumps),
@@ -52,10 +62,10 @@ def sound(found: Verdicts, prompt: str, tags: list[str]) -> None:
 @quick
 @given(prompts, tag_lists, st.lists(texts, min_size=2, max_size=2))
 def test_whatever_a_model_writes_every_tag_gets_a_verdict(prompt: str, tags: list[str], said: list[str]) -> None:
-    replies = iter(said)
+    given_in_turn = iter(said)
 
     def ask(messages: Messages) -> str:
-        return next(replies)
+        return next(given_in_turn)
 
     found = judge_with(ask, prompt, tags)
     sound(found, prompt, tags)
