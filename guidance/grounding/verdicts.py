@@ -27,7 +27,8 @@ class TagVerdict:
 
     tag: as it was given; score: 2 certain, 0.5 possible, 0 unlikely; phrase: the words of the prompt that it answers to
     ("red book"), without weights and brackets, "" if none; reason: one short clause for people; others: further phrases
-    of the prompt that answer to it as well ("yellow book").
+    of the prompt that answer to it as well ("yellow book"); description: how a language model would have it look, in at
+    most twelve words, "" by rule.
     """
 
     tag: str
@@ -35,6 +36,7 @@ class TagVerdict:
     phrase: str = ""
     reason: str = ""
     others: tuple[str, ...] = ()
+    description: str = ""
 
     def __post_init__(self) -> None:
         if not math.isfinite(self.score) or self.score < 0:
@@ -72,7 +74,7 @@ class Verdicts:
 
     def table(self) -> str:
         """For people: a line for each tag, what is missing, and the status."""
-        lines = [f"{i.score:g}  {i.tag}{f' = {i.phrase}' if i.phrase else ''}  ({i.reason})" for i in self.items]
+        lines = [_line(item) for item in self.items]
         lines += [f"missing: {', '.join(self.missing)}"] if self.missing else []
         return "\n".join([*lines, f"status: {self.status}"])
 
@@ -126,15 +128,21 @@ def batch_text(texts: Sequence[str]) -> str:
     return "\n".join(f"--- picture {i} ---\n{text}" for i, text in enumerate(texts, 1)) if any(texts) else ""
 
 
+def _line(item: TagVerdict) -> str:
+    why = "; ".join(part for part in (item.reason, item.description) if part)
+    return f"{item.score:g}  {item.tag}{f' = {item.phrase}' if item.phrase else ''}{f'  ({why})' if why else ''}"
+
+
 def _plain(item: TagVerdict) -> dict[str, Any]:
     out: dict[str, Any] = {"tag": item.tag, "score": item.score, "phrase": item.phrase, "reason": item.reason}
-    return {**out, "others": list(item.others)} if item.others else out
+    more: dict[str, Any] = {"others": list(item.others), "description": item.description}
+    return {**out, **{name: value for name, value in more.items() if value}}
 
 
 def _item(entry: Mapping[str, Any]) -> TagVerdict:
     others = tuple(str(phrase) for phrase in entry.get("others", ()))
-    score = float(entry["score"])
-    return TagVerdict(str(entry["tag"]), score, str(entry.get("phrase", "")), str(entry.get("reason", "")), others)
+    phrase, reason, description = (str(entry.get(name, "")) for name in ("phrase", "reason", "description"))
+    return TagVerdict(str(entry["tag"]), float(entry["score"]), phrase, reason, others, description)
 
 
 def judge_offline(prompt: str, tags: Sequence[str], graph: Hypergraph | None = None) -> Verdicts:

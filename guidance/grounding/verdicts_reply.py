@@ -21,10 +21,11 @@ SYSTEM = (
     '"certain" (the prompt names it, in these or other words), "possible" (not named, but it may well be there, such '
     'as a background), or "unlikely" (nothing in the prompt asks for it; also tags that name no object). For certain '
     "tags give the phrase: the words of the prompt that describe this object, copied letter by letter and without "
-    'article; else "". Example: for the prompt "a red book and a yellow pen" and the tags book, pen, desk, banana: '
+    'article; else "". Add a description: how the object should look by the prompt, in at most twelve words, "" for '
+    'unlikely tags. Example: for the prompt "a red book and a yellow pen" and the tags book, pen, desk, banana: '
     'book is certain with the phrase "red book", pen is certain with the phrase "yellow pen", desk is possible, '
     "banana is unlikely. Under missing list the things of the prompt that no tag names. Answer with JSON only: "
-    '{"objects": [{"tag": "...", "verdict": "certain", "phrase": "..."}], "missing": []}'
+    '{"objects": [{"tag": "...", "verdict": "certain", "phrase": "...", "description": "..."}], "missing": []}'
 )
 SCHEMA: dict[str, Any] = {
     "type": "object",
@@ -37,8 +38,9 @@ SCHEMA: dict[str, Any] = {
                     "tag": {"type": "string"},
                     "verdict": {"type": "string", "enum": list(SCORES)},
                     "phrase": {"type": "string"},
+                    "description": {"type": "string"},
                 },
-                "required": ["tag", "verdict", "phrase"],
+                "required": ["tag", "verdict", "phrase", "description"],
                 "additionalProperties": False,
             },
         },
@@ -48,6 +50,7 @@ SCHEMA: dict[str, Any] = {
     "additionalProperties": False,
 }
 
+LONGEST = 12  # words of a reason or description
 Messages = list[dict[str, str]]
 _WORDS = {
     **SCORES, "definite": CERTAIN, "definitely": CERTAIN, "sure": CERTAIN, "must appear": CERTAIN, "may": POSSIBLE,
@@ -167,8 +170,13 @@ def _verdict(tag: str, score: float, entry: Mapping[str, Any], prompt: str, note
     phrase = verbatim(said, prompt) if isinstance(said, str) and said.strip() else ""
     if phrase is None or (said is not None and not isinstance(said, str)):
         notes.add("a phrase that is not in the prompt dropped")
-    reason = entry.get("reason", entry.get("description", ""))
-    return TagVerdict(tag, score, phrase or "" if score > 0 else "", reason if isinstance(reason, str) else "")
+    reason, description = (_short(entry.get(name)) for name in ("reason", "description"))
+    return TagVerdict(tag, score, phrase or "" if score > 0 else "", reason, (), description)
+
+
+def _short(value: Any) -> str:
+    """A short text in one line; "" for what is none."""
+    return " ".join(value.split()[:LONGEST]) if isinstance(value, str) else ""
 
 
 def _places(tags: Sequence[str]) -> dict[str, int]:
