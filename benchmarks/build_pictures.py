@@ -73,8 +73,8 @@ def draw_choice(server: ComfyServer, out: Path) -> None:
     report = json.loads(entry["outputs"][nodes_of(prompt, "Interplay_DiffusionITM")[0]]["text"][0])
     title = report["texts"][0]
     panels = [
-        Panel(picture, f"{margin['difference']:.3f}" + (" best" if picture.tobytes() == best.tobytes() else ""))
-        for picture, margin in zip(everything, report["margins"], strict=True)
+        Panel(picture, f"{score[0]:.2f}" + (" best" if picture.tobytes() == best.tobytes() else ""))
+        for picture, score in zip(everything, report["comparable"], strict=True)
     ]
     maps = [Panel(picture.resize(everything[0].size), "") for picture in heat]
     save(sheet([panels[:4], maps[:4], panels[4:], maps[4:]], title), out / "best_of_batch_pixelworld.jpg")
@@ -86,6 +86,23 @@ def draw_choice(server: ComfyServer, out: Path) -> None:
     shown, number = (entry["outputs"][id]["text"][0] for id in nodes_of(prompt, "PreviewAny"))
     panel = Panel(good.resize((256, 256), Image.Resampling.NEAREST), f"try {number}, p = {float(shown):.3f}")
     save(sheet([[panel]], title), out / "until_good_pixelworld.jpg")
+
+
+def draw_captions(server: ComfyServer, out: Path) -> None:
+    """Run the workflow with captions, and save its thumbnail."""
+    prompt: dict[str, Any] = api_workflow("caption_reward_pixelworld")
+    entry = _finished(server, prompt)
+    everything = server.pictures(entry, nodes_of(prompt, "PreviewImage")[0])
+    (best,) = server.pictures(entry, nodes_of(prompt, "SaveImage")[0])
+    reward = nodes_of(prompt, "Interplay_CaptionReward")[0]
+    said = entry["outputs"][reward]["text"][0].splitlines()
+    panels = []
+    for picture, line in zip(everything, said, strict=True):
+        score = line.split(": ")[1].split(",")[0]
+        panels.append(Panel(picture, score + (" best" if picture.tobytes() == best.tobytes() else "")))
+    save(sheet([panels[:4], panels[4:]], prompt[reward]["inputs"]["prompt"]), out / "caption_reward_pixelworld.jpg")
+    table = entry["outputs"][nodes_of(prompt, "Interplay_AlignmentScores")[0]]["text"][0]
+    (out / "caption_reward.txt").write_text("\n".join([*said, "", table]) + "\n", encoding="utf-8")
 
 
 def _finished(server: ComfyServer, prompt: dict[str, Any]) -> dict[str, Any]:
@@ -100,15 +117,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--seed", type=int, default=None, help="another seed than the workflow's")
-    parser.add_argument("--only", choices=["guidance", "choice"], help="half of the pictures")
+    parser.add_argument("--only", choices=["guidance", "choice", "captions"], help="a part of the pictures")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
     comfyui = Path(os.environ.get("COMFYUI_PATH") or Path.home() / "comfy" / "ComfyUI")
     with tempfile.TemporaryDirectory() as folder, ComfyServer(comfyui, Path(folder) / "base") as server:
-        if options.only != "choice":
+        if options.only in (None, "guidance"):
             draw(server, options.out, options.seed)
-        if options.only != "guidance":
+        if options.only in (None, "choice"):
             draw_choice(server, options.out)
+        if options.only in (None, "captions"):
+            draw_captions(server, options.out)
 
 
 if __name__ == "__main__":

@@ -342,7 +342,7 @@ BATCH_NOTE = """## Best of a batch, by the model's own judgement
 Needs no download: the small model is part of the pack.
 
 1. Press Queue. Eight pictures are drawn; *DiffusionITM Score* asks the model how well each matches the prompt.
-2. *Best of Batch* takes the one that fits the prompt by the largest margin over its swapped captions.
+2. *Best of Batch* takes the one that the prompt helps most.
    Any node that gives numbers can be mixed in.
 3. The heat-maps show where the prompt helps the model.
 """
@@ -418,7 +418,7 @@ def best_of_batch_pixelworld() -> Workflow:
         "Interplay_BestOfBatch",
         (1700, 60),
         (340, 340),
-        score_1=(scored, "margins"),
+        score_1=(scored, "scores"),
         image=pictures,
         samples=(sampled, "LATENT"),
         **weights,
@@ -472,7 +472,7 @@ REWARD_NOTE = """## Caption reward, and alignment scores
 Needs no download: the small models are part of the pack.
 
 1. Press Queue. Eight pictures are drawn; *Caption Reward* says what each shows, and how near that comes to the prompt.
-2. *Best of Batch* takes the best by the caption reward and the model's own margin together.
+2. *Best of Batch* takes the best by the caption reward and the model's own score together.
 3. *Alignment Scores* holds the eight against their prompt by several measures, as a table.
 
 With other models take other captioners: folders in models/interplay.
@@ -511,7 +511,7 @@ def caption_reward_pixelworld() -> Workflow:
         (1760, 60),
         (340, 340),
         score_1=(reward, "scores"),
-        score_2=(scored, "margins"),
+        score_2=(scored, "scores"),
         image=pictures,
         samples=(sampled, "LATENT"),
         **weights,

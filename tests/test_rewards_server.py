@@ -35,8 +35,8 @@ def test_captions_are_shown_and_the_best_by_the_mix_is_saved(server: ComfyServer
     shown = entry["outputs"][reward]["text"][0].splitlines()
     assert len(shown) == 8 and all(" in the " in line for line in shown)
     scores = np.array([float(line.split(": ")[1].split(",")[0]) for line in shown])
-    margins = np.array([m["difference"] for m in json.loads(entry["outputs"][itm]["text"][0])["margins"]])
-    mix = sum((v - v.mean()) / v.std() for v in (scores, margins))
+    own = np.array(json.loads(entry["outputs"][itm]["text"][0])["comparable"])[:, 0]
+    mix = sum((v - v.mean()) / v.std() for v in (scores, own))
     (everything,), (save,) = nodes_of(prompt, "PreviewImage"), nodes_of(prompt, "SaveImage")
     pictures, (best,) = server.pictures(entry, everything), server.pictures(entry, save)
     assert np.array_equal(np.asarray(best.convert("RGB")), np.asarray(pictures[int(mix.argmax())].convert("RGB")))
