@@ -6,6 +6,7 @@ import copy
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -199,8 +200,8 @@ def test_equation_2_runs_away_and_the_tripwire_brings_it_back(world: World, tmp_
     assert stopped < 100  # 5 % of the run
     kept = lora.load(tmp_path / "lora.safetensors")
     world.lora.take(kept)
-    s, k = settings(), constants()
-    found = contrast.step_losses(world, world.material(), s, k, 1, range(8)).figures
+    k = constants()
+    found = contrast.step_losses(world, world.material(), settings(batch=64), k, 1, range(64)).figures
     assert float(found["L_u"]) < 1.3 * float(found["L_u_ref"])  # inside the limits again, on pictures of another draw
     assert float(found["L_c"]) < 1.15 * float(found["L_c_ref"])
 
@@ -299,13 +300,16 @@ from interplay.guidance.training import train_negatives as t, contrast
 w = World(train=20)
 s = contrast.ContrastSettings(objective={objective!r}, steps=2, batch=4, rate=1e-2, calibrate=8, warm=0,
                               held_out=0.0, save_every=2, validate_every=2)
-t.train(t.Job(w, w.lora, w.material(16)), s, __import__("pathlib").Path(sys.argv[1]))
+out = __import__("pathlib").Path(sys.argv[1])
+t.train(t.Job(w, w.lora, w.material(16)), s, out)
+import os
+(out / ("process " + os.environ.get("RANK", "alone"))).touch()
 """
 
 
 @pytest.mark.parametrize("objective", ["contrast_hinge", pytest.param("hardneg_paper", marks=pytest.mark.slow)])
 def test_two_processes_make_the_update_of_one(objective, tmp_path: Path):
-    """``accelerate launch``, as it is, on two CPU processes; the global batch is the same."""
+    """``accelerate launch``, as it is, on two processes; the global batch is the same. With --cpu it would start one."""
     pytest.importorskip("accelerate")
     script = tmp_path / "worker.py"
     script.write_text(WORKER.format(tests=str(Path(__file__).parent), objective=objective))
@@ -315,14 +319,15 @@ def test_two_processes_make_the_update_of_one(objective, tmp_path: Path):
         sys.executable,
         "-m",
         "accelerate.commands.launch",
-        "--cpu",
+        "--multi_gpu",
         "--num_processes",
         "2",
         "--num_machines",
         "1",
     ]
-    launch += ["--mixed_precision", "no", "--dynamo_backend", "no"]
+    launch += ["--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]
     subprocess.run([*launch, script, two], check=True, capture_output=True, timeout=300)
+    assert {p.name for p in two.glob("process*")} == {"process 0", "process 1"}
     a, b = lora.load(one / "lora.safetensors"), lora.load(two / "lora.safetensors")
     moved = max(float(v.abs().max()) for k, v in a.items() if "lora_up" in k)
     assert moved > 1e-3
@@ -490,3 +495,14 @@ def test_nothing_held_out_is_shown_said_or_denied():
         assert [(t.object, t.colour) for t in asked.things] == [(t.object, t.colour) for t in scene.things]  # careful
         assert record.negatives and not any(says_held_out(t) for t in (record.caption, *record.negatives))
         assert all(w.request(n) != asked for n in record.negatives)
+
+
+def test_the_wording_and_the_negative_of_a_draw_have_nothing_to_do_with_each_other(world: World):
+    data = world.material(8)
+    made = [replace(r, negatives=("first", "second"), positives=("other words",)) for r in data.records]
+    data = contrast.Material(made, data.latents)
+    seen = set()
+    for step in range(12):
+        batch = contrast.make_batch(world, data, settings(), "train", step, range(8))
+        seen |= {(c == "other words", n) for c, n in zip(batch.captions, batch.negatives, strict=True)}
+    assert seen == {(said, n) for said in (True, False) for n in ("first", "second")}

@@ -154,8 +154,8 @@ def make_batch(
         shares.append(s.low + (s.high - s.low) * (row % total + float(torch.rand((), generator=g))) / total)
         noise.append(torch.randn(data.latents.shape[1:], generator=g))
         pick, drop = int(torch.randint(0, 2**31, (), generator=g)), float(torch.rand((), generator=g))
-        said = (record.caption, *record.positives)
-        caption = said[0] if len(said) == 1 or pick % 2 else said[1 + pick // 2 % (len(said) - 1)]
+        said, coin = (record.caption, *record.positives), pick >> 16  # the low bits choose the negative
+        caption = said[0] if len(said) == 1 or coin % 2 else said[1 + coin // 2 % (len(said) - 1)]
         dropped = what == "train" and OBJECTIVES[s.objective].dropout and drop < s.dropout
         captions.append("" if dropped else caption)
         negatives.append(record.negatives[pick % len(record.negatives)] if record.negatives else caption)
