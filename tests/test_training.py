@@ -309,7 +309,7 @@ import os
 
 @pytest.mark.parametrize("objective", ["contrast_hinge", pytest.param("hardneg_paper", marks=pytest.mark.slow)])
 def test_two_processes_make_the_update_of_one(objective, tmp_path: Path):
-    """``accelerate launch``, as it is, on two processes; the global batch is the same. With --cpu it would start one."""
+    """``accelerate launch``, as it is, on two processes (--cpu would start one); the global batch is the same."""
     pytest.importorskip("accelerate")
     script = tmp_path / "worker.py"
     script.write_text(WORKER.format(tests=str(Path(__file__).parent), objective=objective))
