@@ -74,9 +74,9 @@ def held() -> list[str]:
 
 
 def test_a_batch_of_pixelworld_is_tagged_picture_by_picture() -> None:
-    image, scenes = pixelworld(6)
+    image, scenes = pixelworld(3)
     tags, told, captions = run(image)
-    assert told["tagger"] == "PixelWorld" and len(tags) == len(told["pictures"]) == len(captions) == 6
+    assert told["tagger"] == "PixelWorld" and len(tags) == len(told["pictures"]) == len(captions) == 3
     for scene, text, picture, caption in zip(scenes, tags, told["pictures"], captions, strict=True):
         names = {*(thing.object for thing in scene.things), scene.environment}
         assert set(text.split(", ")) == names == {tag["name"] for tag in picture["tags"]}
@@ -84,9 +84,9 @@ def test_a_batch_of_pixelworld_is_tagged_picture_by_picture() -> None:
     things = [thing.object for thing in scenes[0].things]
     assert set(run(image, keep="things")[0][0].split(", ")) == set(things)
     assert things[0] not in run(image, leave_out=f"x, {things[0].upper()}")[0][0]
-    assert run(image, caption=False)[2] == [""] * 6
-    assert run(image, threshold=1.0)[0] == [""] * 6
-    alpha = torch.cat([image, torch.rand(6, 128, 128, 1)], -1)
+    assert run(image, caption=False)[2] == [""] * 3
+    assert run(image, threshold=1.0)[0] == [""] * 3
+    alpha = torch.cat([image, torch.rand(3, 128, 128, 1)], -1)
     assert run(alpha)[0] == tags
 
 
@@ -218,13 +218,14 @@ def test_a_chat_model_that_sees_tags_under_the_hosts_memory_management(models: P
         run(image, "words")
 
 
-def test_florence_tags_under_the_hosts_memory_management(models: Path) -> None:
+def test_florence_tags_under_the_hosts_memory_management(models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import objects_models
     from interplay.guidance.grounding import tags_florence
     from interplay.guidance.grounding.detectors_florence import Florence2
     from interplay.guidance.grounding.detectors_loading import to_pillow
     from interplay.guidance.hosts.comfyui.perception_tags import taggers
 
+    monkeypatch.setattr(tags_florence, "LONGEST", 40)  # random weights seldom end by themselves
     folder = objects_models.florence(models / "interplay" / "Florence-2-base", seed=3)
     objects_models.florence(models / "interplay" / "my-florence")
     assert "Florence-2-base" in taggers() and "my-florence" in taggers()
