@@ -97,6 +97,15 @@ def test_rows_of_the_negative_are_untouched_to_the_bit(indices):
         assert torch.equal(a, b) == (index == 1)
 
 
+def test_the_host_s_copy_of_the_prompt_in_the_negative_list_is_untouched():
+    """For a prompt with an area the host copies its cond, key and uuid included, into the negative list."""
+    model, x = built(), noise()
+    area = tiny.guided_text(1)
+    area[0][1] |= {"area": (16, 16, 0, 0), "strength": 1.0}
+    plain, ours = (rows(m, (area, tiny.text(2)), x) for m in (model, patched(model)))
+    assert torch.equal(plain[1], ours[1]) and not torch.allclose(plain[0], ours[0], atol=1e-3)
+
+
 def test_masks_are_per_image():
     model = built()
     plain, both = draw(model), draw(patched(model, objects(2)))
@@ -104,6 +113,12 @@ def test_masks_are_per_image():
     torch.testing.assert_close(first[0], both[0], atol=5e-3, rtol=1e-3)
     assert torch.equal(first[1], plain[1])
     assert float((both - plain).flatten(1).abs().amax(1).min()) > 0.1
+    two, other = objects()[0]
+    swapped = [Binding(other.mask, two.positions, 2.0), Binding(two.mask, other.positions, 2.0)]
+    mixed, second = draw(patched(model, [objects()[0], swapped])), draw(patched(model, [[], swapped]))
+    torch.testing.assert_close(mixed[0], both[0], atol=5e-3, rtol=1e-3)
+    torch.testing.assert_close(mixed[1], second[1], atol=5e-3, rtol=1e-3)
+    assert float((mixed[1] - both[1]).abs().max()) > 0.1
     turned = draw(patched(model, [[], objects()[0]]))
     assert torch.equal(turned[0], plain[0]) and not torch.equal(turned[1], plain[1])
     with pytest.raises(InterplayError, match="give one for each"):
@@ -341,7 +356,7 @@ def test_words_of_a_second_chunk_are_found_and_re_weighted():
         negative = clip.encode_from_tokens_scheduled(clip.tokenize("blurry"))
     length = find_graph(positive)[0].length
     robot, box = (binding.positions for binding in find_patch(made.model).images[0])
-    assert length == 154 and robot == (2, 3) and 77 < box[0] and box[1] == box[0] + 1
+    assert length == 154 and robot == (2, 3) and box[0] > 77 and box[1] == box[0] + 1
     chunk, at = divmod(box[0], 77)
     ids = [entry[0] for entry in clip.tokenize(prompt)["l"][chunk]]
     assert ids[at] == clip.tokenize("blue")["l"][0][1][0]
