@@ -39,15 +39,16 @@ BOX = """(() => {
 })()"""
 
 
-def canvas(page: ComfyPage, path: Path, seconds: float) -> Image.Image:
-    """Drop the workflow, press Run, wait until it is done, and crop the page to the graph."""
+def canvas(page: ComfyPage, path: Path, seconds: float, still: bool) -> Image.Image:
+    """Drop the workflow, press Run, wait until it is done, and crop the page to the graph. still: do not press Run."""
     page.drop(path)
-    page.page.run(f"app.__begun = ''; {BEGIN}")
-    page.press_run()
-    page.page.wait(STARTED, seconds)
-    said = page.page.run("app.__begun")
-    if said != "done":
-        raise SystemExit(f"{path.name}: {said}")
+    if not still:
+        page.page.run(f"app.__begun = ''; {BEGIN}")
+        page.press_run()
+        page.page.wait(STARTED, seconds)
+        said = page.page.run("app.__begun")
+        if said != "done":
+            raise SystemExit(f"{path.name}: {said}")
     page.fit()
     with tempfile.TemporaryDirectory() as folder:
         page.page.picture(Path(folder) / "page.png")
@@ -62,6 +63,7 @@ def main() -> None:
     parser.add_argument("names", nargs="*")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--seconds", type=float, default=900, help="the longest that one workflow may take")
+    parser.add_argument("--still", action="store_true", help="show the workflows without running them")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
     names = options.names or sorted(p.stem for p in (ROOT / "workflows").glob("*pixelworld*.json"))
@@ -71,7 +73,8 @@ def main() -> None:
         with ComfyServer(comfyui, base) as server, Chromium(server.url, profile) as browser:
             page = ComfyPage(browser)
             for name in names:
-                canvas(page, ROOT / "workflows" / f"{name}.json", options.seconds).save(options.out / f"{name}.png")
+                path = ROOT / "workflows" / f"{name}.json"
+                canvas(page, path, options.seconds, options.still).save(options.out / f"{name}.png")
 
 
 if __name__ == "__main__":

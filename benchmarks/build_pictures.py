@@ -105,6 +105,28 @@ def draw_captions(server: ComfyServer, out: Path) -> None:
     (out / "caption_reward.txt").write_text("\n".join([*said, "", table]) + "\n", encoding="utf-8")
 
 
+def draw_realigned(server: ComfyServer, out: Path) -> None:
+    """Run the workflows that look and draw again, and save their thumbnails."""
+    prompt: dict[str, Any] = api_workflow("realign_pixelworld")
+    entry = _finished(server, prompt)
+    (plain,) = server.pictures(entry, nodes_of(prompt, "PreviewImage")[0])
+    (kept,) = server.pictures(entry, nodes_of(prompt, "SaveImage")[0])
+    (found,) = server.pictures(entry, nodes_of(prompt, "Interplay_GroundObjects")[1])
+    panels = [Panel(plain, "plain"), Panel(found.resize((128, 128 * found.height // found.width)), "found")]
+    title = prompt[nodes_of(prompt, "Interplay_PromptToHypergraph")[0]]["inputs"]["text"]
+    save(sheet([[*panels, Panel(kept, "kept")]], title), out / "realign_pixelworld.jpg")
+
+    prompt = api_workflow("realign_loop_pixelworld")
+    entry = _finished(server, prompt)
+    first = server.pictures(entry, nodes_of(prompt, "PreviewImage")[0])
+    last = server.pictures(entry, nodes_of(prompt, "SaveImage")[0])
+    (shown,) = nodes_of(prompt, "PreviewAny")
+    told = json.loads(entry["outputs"][shown]["text"][0])["pictures"]
+    above = [Panel(picture, f"{one['before']:.2f}") for picture, one in zip(first, told, strict=True)]
+    below = [Panel(picture, f"{one['after']:.2f}") for picture, one in zip(last, told, strict=True)]
+    save(sheet([above, below], title), out / "realign_loop_pixelworld.jpg")
+
+
 def _finished(server: ComfyServer, prompt: dict[str, Any]) -> dict[str, Any]:
     entry = server.run(prompt)
     if entry["status"]["status_str"] != "success":
@@ -117,7 +139,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--seed", type=int, default=None, help="another seed than the workflow's")
-    parser.add_argument("--only", choices=["guidance", "choice", "captions"], help="a part of the pictures")
+    parser.add_argument("--only", choices=["guidance", "choice", "captions", "realign"], help="a part of the pictures")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
     comfyui = Path(os.environ.get("COMFYUI_PATH") or Path.home() / "comfy" / "ComfyUI")
@@ -128,6 +150,8 @@ def main() -> None:
             draw_choice(server, options.out)
         if options.only in (None, "captions"):
             draw_captions(server, options.out)
+        if options.only in (None, "realign"):
+            draw_realigned(server, options.out)
 
 
 if __name__ == "__main__":

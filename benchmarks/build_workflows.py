@@ -826,9 +826,9 @@ def _reweight(
 
 REFL_NOTE = """## A LoRA without a single picture
 
-PixelWorld learns to draw what prompts say: a small model that ships with the pack says how well each picture matches its
-prompt, and the LoRA follows the gradient (*refl*). Set *method* to *raft* to draw several pictures a prompt instead, and
-learn from those with the best captions.
+PixelWorld learns to draw what prompts say: a small model that ships with the pack says how well each picture matches
+its prompt, and the LoRA follows the gradient (*refl*). Set *method* to *raft* to draw several pictures a prompt
+instead, and learn from those with the best captions.
 
 Takes minutes on a CPU. **Cancel** loses nothing: switch *resume* on and run again. The LoRA is in `models/loras`
 afterwards. Left: the same prompt and seed before and after; it is not one of the prompts trained on.
@@ -850,10 +850,12 @@ def refl_pixelworld() -> Workflow:
     settings = {
         "method": "refl", "prompts": REFL_PROMPTS, "validation_prompts": REFL_OTHERS, "lora_name": "pixelworld_refl",
         "steps": 40, "batch": 4, "learning_rate": 5e-4, "rank": 8, "targets": "attn", "width": 128, "height": 128,
-        "reward": "itm", "matcher": "PixelWorld", "captioner": "PixelWorld", "encoder": "PixelWorld", "judge": "caption",
-        "unused": "itc", "ladder": 12, "first": 5, "last": 11, "carry": 3, "cfg": 1.0, "reward_weight": 1.0,
-        "pretrain": "anchor", "pretrain_weight": 1.0, "pictures": 4, "batch_of_pictures": 8, "validate_every": 20,
-        "validation_cfg": 5.0, "patience": 0, "checkpointing": False, "decode_crop": 0, "seed": 0, "resume": False,
+        "reward": "itm", "matcher": "PixelWorld", "captioner": "PixelWorld", "encoder": "PixelWorld",
+        "judge": "caption", "unused": "itc", "ladder": 12, "first": 5, "last": 11, "carry": 3, "cfg": 1.0,
+        "reward_weight": 1.0, "pretrain": "anchor", "pretrain_weight": 1.0, "pictures": 4, "batch_of_pictures": 8,
+        "validate_every": 20,
+        "validation_cfg": 5.0, "patience": 0, "checkpointing": False, "decode_crop": 0, "seed": 0,
+        SEED_CONTROL: "fixed", "resume": False,
         "captions": "",
     }  # fmt: skip
     parts = {"model": (load, "model"), "clip": (load, "clip"), "vae": (load, "vae")}
@@ -902,10 +904,12 @@ def negative_lora_pixelworld() -> Workflow:
     captions = flow.add(
         "Interplay_NegativeCaptions", (1300, 60), (400, 420), source="PixelWorld scenes", text="", folder="",
         scenes=512, limit=4, ops="", mixed=True, positives=True, seed=0,
+        **{SEED_CONTROL: "fixed"},
     )  # fmt: skip
     settings = {
         "lora_name": "pixelworld_negatives", "objective": "contrast_hinge", "steps": 150, "batch": 8,
-        "learning_rate": 1e-3, "rank": 8, "targets": "attn", "seed": 0, "resume": False,
+        "learning_rate": 1e-3, "rank": 8, "targets": "attn", "seed": 0, SEED_CONTROL: "fixed",
+        "resume": False,
         "sample_prompts": REFL_OTHERS, "validate_every": 50, "save_every": 25, "patience": 0, "margin_k": 1.0,
         "anchor": 1.0, "low": 0.3, "high": 0.95, "min_snr": 0.05, "resolution": 128, "checkpointing": False,
     }  # fmt: skip
@@ -1120,13 +1124,112 @@ def realigning() -> tuple[Workflow, ...]:
     return (realign_pixelworld(), realign_loop_pixelworld(), realign_loop_sd15())
 
 
+WORLD_LAYOUT_NOTE = """## Boxes from the prompt, on PixelWorld
+
+Needs no download: model and interaction layers are part of the pack. The same seed three times:
+
+1. plainly;
+2. with boxes that *Interaction Layout* finds by rule: change *method*, or copy the text below and correct it;
+3. with boxes that the run's own first steps show.
+
+SHY's guidance can go on top: put *Contrast/Link Guidance* before a sampler.
+"""
+
+
+def interaction_layout_pixelworld() -> Workflow:
+    """Plain, boxes by rule, boxes from the attention of the run; runs anywhere."""
+    flow = Workflow("interaction_layout_pixelworld")
+    load = flow.add(
+        "Interplay_InteractDiffusionLoader",
+        (20, 60),
+        (340, 270),
+        interaction_file="PixelWorld (bundled)",
+        weight_dtype="default",
+        fusers_without_boxes="off",
+        convert_to="",
+    )
+    positive, empty = _prompt(flow, load, ("model", "clip"), PIXEL_PROMPT, "")
+    latent = flow.add("EmptyLatentImage", (20, 380), (340, 110), width=128, height=128, batch_size=4)
+    flow.add("MarkdownNote", (20, 550), (340, 300), "Read me", text=WORLD_LAYOUT_NOTE)
+    layout = flow.add(
+        "Interplay_InteractionLayout",
+        (900, 420),
+        (360, 580),
+        method="by rule (PixelWorld)",
+        triplets="",
+        width=128,
+        height=128,
+        draft_seed=3,
+        draft_share=0.3,
+        threshold=0.45,
+        hypergraph=(positive, "hypergraph"),
+    )
+    common: dict[str, Any] = {"interactdiffusion": (load, "interactdiffusion"), "clip": (load, "clip")}
+    prompts: dict[str, Any] = {"positive_in": (positive, "conditioning"), "negative_in": (empty, "CONDITIONING")}
+    ruled = flow.add(
+        "Interplay_InteractionConditioning",
+        (1300, 420),
+        (340, 580),
+        **prompts,
+        **common,
+        triplets="",
+        beta=1.0,
+        decay=0.0,
+        strength=1.0,
+        width=128,
+        height=128,
+        layout=(layout, "layout"),
+    )
+    seen = flow.add(
+        "Interplay_InteractionFromAttention",
+        (1300, 1050),
+        (340, 340),
+        model_in=(load, "model"),
+        **prompts,
+        **common,
+        plain_share=0.2,
+        arrange="by rule (PixelWorld)",
+        threshold=0.45,
+        beta=1.0,
+        decay=0.0,
+        strength=1.0,
+    )
+    sources = (
+        ("Plain", 60, (load, "model"), (positive, "conditioning"), (empty, "CONDITIONING")),
+        ("By rule", 420, (load, "model"), (ruled, "positive"), (ruled, "negative")),
+        ("From attention", 1050, (seen, "model"), (seen, "positive"), (seen, "negative")),
+    )
+    for title, y, model, first, second in sources:
+        sampled = flow.add(
+            "KSampler",
+            (1680, y),
+            (340, 270),
+            title,
+            model=model,
+            positive=first,
+            negative=second,
+            latent_image=(latent, "LATENT"),
+            **SETTINGS["Interplay_PixelWorldLoader"],
+        )
+        image = flow.add("VAEDecode", (2060, y), (200, 60), samples=(sampled, "LATENT"), vae=(load, "vae"))
+        prefix = f"interplay/{title.split()[-1].lower()}"
+        flow.add("SaveImage", (2300, y), (320, 300), images=(image, "IMAGE"), filename_prefix=prefix)
+    flow.add("PreviewAny", (900, 1050), (360, 180), "The layout as text", source=(layout, "text"))
+    flow.group("Model and size", (0, 0, 380, 880), GREY)
+    flow.group("Prompt", (400, 0, 460, 900), BLUE)
+    flow.group("Who does what to whom, and where", (880, 340, 780, 1080), GOLD)
+    flow.group("The same seed", (1660, 0, 980, 1420), GREEN)
+    return flow
+
+
 def files() -> dict[Path, str]:
     """Path -> text of every workflow file."""
     pixelworld = (shy_pixelworld(), best_of_batch_pixelworld(), until_good_pixelworld(), caption_reward_pixelworld())
     large = (shy_sd15(), shy_sd15_patch(), shyi_sd15(), interaction_boxes_sd15(), interaction_layout_sd15())
     trainers = (refl_pixelworld(), negative_lora_pixelworld())
+    others = (reweight_pixelworld(), reweight_sd15(), *realigning(), interaction_layout_pixelworld())
     out = {}
-    for flow in (*pixelworld, *large, reweight_pixelworld(), reweight_sd15(), *trainers, *realigning()):
+    for flow in (*pixelworld, *large, *trainers, *others):
         out[ROOT / "workflows" / f"{flow.name}.json"] = json.dumps(flow.ui(), indent=2, ensure_ascii=False) + "\n"
         out[ROOT / "workflows/api" / f"{flow.name}.json"] = json.dumps(flow.api(), indent=2, ensure_ascii=False) + "\n"
     return out

@@ -138,7 +138,14 @@ class ReFLTrainer(io.ComfyNode):
                     tooltip="Run blocks twice instead of keeping what they compute: less memory, a third more time.",
                 ),
                 _number("decode_crop", 0, 0, 512, "refl: decode only a square of so many latent pixels; 0: all."),
-                io.Int.Input("seed", default=0, min=0, max=0xFFFFFFFF, tooltip="Of everything random."),
+                io.Int.Input(
+                    "seed",
+                    default=0,
+                    min=0,
+                    max=0xFFFFFFFF,
+                    control_after_generate=True,  # a page adds that widget to this name, declared or not
+                    tooltip="Of everything random.",
+                ),
                 io.Boolean.Input("resume", default=False, tooltip="Go on with the run of this name."),
                 io.Image.Input("images", optional=True, tooltip="refl, pretrain 'images': the pictures."),
                 _text(

@@ -67,7 +67,13 @@ class NegativeCaptions(io.ComfyNode):
                     "taken for a change of meaning.",
                 ),
                 io.Int.Input(
-                    "seed", default=0, min=0, max=2**31 - 1, optional=True, tooltip="Of scenes and replacements."
+                    "seed",
+                    default=0,
+                    min=0,
+                    max=2**31 - 1,
+                    control_after_generate=True,  # a page adds that widget to this name, declared or not
+                    optional=True,
+                    tooltip="Of scenes and replacements.",
                 ),
             ],
             outputs=[
@@ -136,7 +142,14 @@ class NegativeLoRATrainer(io.ComfyNode):
                     default="attn",
                     tooltip="attn2: cross-attention; attn: self-attention too; attn+ff: feed-forward too.",
                 ),
-                io.Int.Input("seed", default=0, min=0, max=2**31 - 1, tooltip="Of everything random in the run."),
+                io.Int.Input(
+                    "seed",
+                    default=0,
+                    min=0,
+                    max=2**31 - 1,
+                    control_after_generate=True,
+                    tooltip="Of everything random in the run.",
+                ),
                 io.Boolean.Input(
                     "resume", default=False, tooltip="Go on with the run of this name, to the bit as if never stopped."
                 ),
