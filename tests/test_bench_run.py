@@ -237,7 +237,8 @@ def test_guidance_passes_are_put_to_the_picture_they_were_made_for(pipeline, pri
 
     def sample(target: float):
         one = {"terms": ("C",), "selection": "cycle", "cycle": ("C",), "end": 0.9, "targets": (("C", target),)}
-        config = preset("SHY", early_stop=False, refine_at=(0.0,), refine_iterations=(2,), **one)
+        always = {"early_stop": False, "wake": ()}
+        config = preset("SHY", **always, refine_at=(0.0,), refine_iterations=(2,), **one)
         counter = Counter(pipeline, PROMPTS[:2], prices)
         with counter.counting(), guided(pipeline, config, PROMPTS[:2]) as session:
             methods.call(pipeline, Batch(tuple(PROMPTS[:2]), (1, 2), steps=3))
