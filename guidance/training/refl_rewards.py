@@ -62,8 +62,8 @@ def weighted(parts: Sequence[tuple[GradientReward, float]]) -> GradientReward:
 def pixelworld_reward(kind: str = "itm") -> GradientReward:
     """Rewards on PixelWorld pictures by the small models that come with the pack.
 
-    "itm": the matching model's mean log-probability of the prompt's facts (margin 0); "itc", "likelihood": the caption
-    model's cosine and its mean log-probability of the prompt's words (margin 0).
+    "itm": the matching model's mean log-probability of the prompt's facts (margin 0); "itc": the caption
+    model's cosine (margin 1); "likelihood": its mean log-probability of the prompt's words (margin 0).
     """
     if kind == "itm":
         from .refl_matcher import FACTS, load_matcher, prompt_log_likelihood
