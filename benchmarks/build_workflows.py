@@ -377,16 +377,21 @@ def _pixel_start(flow: Workflow, batch: int, note: str) -> tuple[Node, Node, Nod
 
 
 def _drawn(
-    flow: Workflow, start: tuple[Node, Node, Node, Node], seed: int, pos: tuple[int, int], title: str = ""
+    flow: Workflow,
+    start: tuple[Node, Node, Node, Node],
+    seed: int,
+    pos: tuple[int, int],
+    title: str = "",
+    model: Node | None = None,
 ) -> tuple[Node, Node]:
-    """A stock sampler and its picture."""
+    """A stock sampler and its picture. model: the node whose model samples; the loader where None."""
     load, positive, empty, latent = start
     sampled = flow.add(
         "KSampler",
         pos,
         (340, 270),
         title,
-        model=(load, "model"),
+        model=(model or load, "model"),
         positive=(positive, "conditioning"),
         negative=(empty, "CONDITIONING"),
         latent_image=(latent, "LATENT"),
@@ -846,7 +851,8 @@ a pink rabbit and a green crown in the cave"""
 def refl_pixelworld() -> Workflow:
     """Train a LoRA by a reward, and draw with it and without."""
     flow = Workflow("refl_pixelworld")
-    load, positive, empty, latent = _pixel_start(flow, 4, REFL_NOTE)
+    start = _pixel_start(flow, 4, REFL_NOTE)
+    load = start[0]
     settings = {
         "method": "refl", "prompts": REFL_PROMPTS, "validation_prompts": REFL_OTHERS, "lora_name": "pixelworld_refl",
         "steps": 40, "batch": 4, "learning_rate": 5e-4, "rank": 8, "targets": "attn", "width": 128, "height": 128,
@@ -860,20 +866,8 @@ def refl_pixelworld() -> Workflow:
     }  # fmt: skip
     parts = {"model": (load, "model"), "clip": (load, "clip"), "vae": (load, "vae")}
     trained = flow.add("Interplay_ReFLTrainer", (1300, 60), (460, 1240), **parts, **settings)
-    start = (load, positive, empty, latent)
     _, before = _drawn(flow, start, 5, (900, 60), "Before")
-    sampled = flow.add(
-        "KSampler",
-        (1800, 60),
-        (340, 270),
-        "After, the same seed",
-        model=(trained, "model"),
-        positive=(positive, "conditioning"),
-        negative=(empty, "CONDITIONING"),
-        latent_image=(latent, "LATENT"),
-        **_sampler(5, 25, 5.0, "euler", "normal"),
-    )
-    after = flow.add("VAEDecode", (1800, 380), (340, 60), samples=(sampled, "LATENT"), vae=(load, "vae"))
+    _, after = _drawn(flow, start, 5, (1800, 60), "After, the same seed", trained)
     flow.add("PreviewImage", (900, 560), (340, 340), "Before", images=(before, "IMAGE"))
     flow.add("SaveImage", (1800, 500), (340, 340), "After", images=(after, "IMAGE"), filename_prefix="interplay/refl")
     flow.add("PreviewImage", (2180, 60), (340, 340), "Validation: before, after", images=(trained, "pictures"))
@@ -900,7 +894,8 @@ checkpoint, and take a *learning_rate* of 1e-4.
 def negative_lora_pixelworld() -> Workflow:
     """Train a LoRA by contrast with negative captions, and draw with it and without."""
     flow = Workflow("negative_lora_pixelworld")
-    start = load, positive, empty, latent = _pixel_start(flow, 4, TRAIN_NOTE)
+    start = _pixel_start(flow, 4, TRAIN_NOTE)
+    load = start[0]
     captions = flow.add(
         "Interplay_NegativeCaptions", (1300, 60), (400, 420), source="PixelWorld scenes", text="", folder="",
         scenes=512, limit=4, ops="", mixed=True, positives=True, seed=0,
@@ -916,18 +911,7 @@ def negative_lora_pixelworld() -> Workflow:
     parts = {"model": (load, "model"), "clip": (load, "clip"), "vae": (load, "vae"), "captions": (captions, "captions")}
     trained = flow.add("Interplay_NegativeLoRATrainer", (1740, 60), (460, 820), **parts, **settings)
     _, before = _drawn(flow, start, 5, (900, 60), "Before")
-    sampled = flow.add(
-        "KSampler",
-        (2240, 60),
-        (340, 270),
-        "After, the same seed",
-        model=(trained, "model"),
-        positive=(positive, "conditioning"),
-        negative=(empty, "CONDITIONING"),
-        latent_image=(latent, "LATENT"),
-        **_sampler(5, 25, 5.0, "euler", "normal"),
-    )
-    after = flow.add("VAEDecode", (2240, 380), (340, 60), samples=(sampled, "LATENT"), vae=(load, "vae"))
+    _, after = _drawn(flow, start, 5, (2240, 60), "After, the same seed", trained)
     flow.add("PreviewImage", (900, 560), (340, 340), "Before", images=(before, "IMAGE"))
     flow.add("SaveImage", (2240, 500), (340, 340), "After", images=(after, "IMAGE"), filename_prefix="interplay/lora")
     flow.add("PreviewImage", (2620, 60), (340, 340), "Samples: before, after", images=(trained, "samples"))

@@ -12,6 +12,7 @@ from ..errors import InterplayError
 from ..guidance.hosts.comfyui.guidance import patch_model, sample
 from ..guidance.presets import LINK_MODES, PRESETS, GuidanceConfig, preset
 from ..guidance.selection import SCHEDULES
+from .inputs import denoise_input, sampling_inputs
 from .types import CATEGORY
 
 AS_PRESET = "as preset"
@@ -163,43 +164,13 @@ class ContrastLinkKSampler(io.ComfyNode):
             "pictures.",
             inputs=[
                 io.Model.Input("model", tooltip="SD1.x, SD2.x, SDXL or PixelWorld."),
-                io.Int.Input(
-                    "seed",
-                    default=0,
-                    min=0,
-                    max=0xFFFFFFFFFFFFFFFF,
-                    control_after_generate=True,
-                    tooltip="The random seed of the noise.",
-                ),
-                io.Int.Input("steps", default=20, min=1, max=10000, tooltip="Number of denoising steps."),
-                io.Float.Input(
-                    "cfg",
-                    default=8.0,
-                    min=0.0,
-                    max=100.0,
-                    step=0.1,
-                    round=0.01,
-                    tooltip="Classifier-free guidance scale.",
-                ),
-                io.Combo.Input(
-                    "sampler_name", options=comfy.samplers.KSampler.SAMPLERS, tooltip="The sampling algorithm."
-                ),
-                io.Combo.Input(
-                    "scheduler", options=comfy.samplers.KSampler.SCHEDULERS, tooltip="How the noise levels are spaced."
-                ),
+                *sampling_inputs("The random seed of the noise."),
                 io.Conditioning.Input(
                     "positive", tooltip="From Prompt to Hypergraph; combined and masked prompts are fine."
                 ),
                 io.Conditioning.Input("negative", tooltip="What the picture shall not show; any text encode node."),
                 io.Latent.Input("latent_image", tooltip="The latent to denoise; batches are guided image by image."),
-                io.Float.Input(
-                    "denoise",
-                    default=1.0,
-                    min=0.0,
-                    max=1.0,
-                    step=0.01,
-                    tooltip="Amount of denoising; lower keeps the structure of the latent, for image to image.",
-                ),
+                denoise_input(),
                 _preset(),
                 _strength(),
             ],

@@ -9,6 +9,7 @@ from comfy_api.latest import io, ui
 
 from ..guidance.hosts.comfyui.maps import attention_maps
 from ..guidance.report import summary
+from .inputs import look_inputs
 from .map_pictures import map_pictures
 from .pictures import to_tensor
 from .types import CATEGORY
@@ -36,22 +37,9 @@ class AttentionMaps(io.ComfyNode):
                     optional=True,
                     tooltip="The decoded picture, to draw over; without it maps are drawn on grey.",
                 ),
-                io.Float.Input(
-                    "noise_percent",
-                    default=0.5,
-                    min=0.0,
-                    max=1.0,
-                    step=0.05,
-                    round=0.001,
-                    tooltip="Point of the schedule at which to look: 0 = all noise, 1 = the clean picture; 0.5 shows "
-                    "most.",
-                ),
-                io.Int.Input(
-                    "map_seed",
-                    default=0,
-                    min=0,
-                    max=0xFFFFFFFFFFFFFFFF,
-                    tooltip="Seed of the noise that is added to look.",
+                *look_inputs(
+                    0.5,
+                    "Point of the schedule at which to look: 0 = all noise, 1 = the clean picture; 0.5 shows most.",
                 ),
             ],
             outputs=[

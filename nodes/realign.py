@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import comfy.samplers
 from comfy_api.latest import io, ui
 
 from ..guidance.grounding.loop import report, summary
@@ -12,6 +11,7 @@ from ..guidance.hosts.comfyui.perception import PIXELWORLD, Perception, detector
 from ..guidance.hosts.comfyui.realign import FROM_PROMPT, SCORES, Drawing, Outcome, Refinement, refine
 from ..guidance.hosts.comfyui.realign_stages import JUDGES, judge_by, tagger_by, taggers
 from ..guidance.modulation import PRESETS, modulation
+from .inputs import denoise_input, sampling_inputs
 from .objects import objects_preview
 from .types import CATEGORY, ObjectsType
 
@@ -37,38 +37,10 @@ class RAMGroundedSAMReweight(io.ComfyNode):
                 io.Latent.Input(
                     "latent_image", tooltip="The latent to denoise; a batch is refined picture by picture."
                 ),
-                io.Int.Input(
-                    "seed",
-                    default=0,
-                    min=0,
-                    max=0xFFFFFFFFFFFFFFFF,
-                    control_after_generate=True,
-                    tooltip="The random seed of the noise, which all passes share.",
+                *sampling_inputs(
+                    "The random seed of the noise, which all passes share.", "Number of denoising steps of a pass."
                 ),
-                io.Int.Input("steps", default=20, min=1, max=10000, tooltip="Number of denoising steps of a pass."),
-                io.Float.Input(
-                    "cfg",
-                    default=8.0,
-                    min=0.0,
-                    max=100.0,
-                    step=0.1,
-                    round=0.01,
-                    tooltip="Classifier-free guidance scale.",
-                ),
-                io.Combo.Input(
-                    "sampler_name", options=comfy.samplers.KSampler.SAMPLERS, tooltip="The sampling algorithm."
-                ),
-                io.Combo.Input(
-                    "scheduler", options=comfy.samplers.KSampler.SCHEDULERS, tooltip="How the noise levels are spaced."
-                ),
-                io.Float.Input(
-                    "denoise",
-                    default=1.0,
-                    min=0.0,
-                    max=1.0,
-                    step=0.01,
-                    tooltip="Amount of denoising; lower keeps the structure of the latent, for image to image.",
-                ),
+                denoise_input(),
                 io.Int.Input(
                     "rounds",
                     default=1,

@@ -9,6 +9,7 @@ from comfy_api.latest import io, ui
 
 from ..guidance.hosts.comfyui.reweight import reweight, reweight_maps
 from ..guidance.modulation import BACKGROUNDS, OTHER_TOKENS, PRESETS, ModulationConfig, modulation
+from .inputs import look_inputs
 from .map_pictures import pair_pictures
 from .pictures import to_tensor
 from .types import CATEGORY, ObjectsType
@@ -162,22 +163,9 @@ class ReweightMaps(io.ComfyNode):
                 io.Conditioning.Input("positive", tooltip="From Attention Re-weighting."),
                 io.Latent.Input("samples", tooltip="The latent of the first drawing, or any other."),
                 io.Image.Input("image", optional=True, tooltip="The picture to draw over; without it, on grey."),
-                io.Float.Input(
-                    "noise_percent",
-                    default=0.1,
-                    min=0.0,
-                    max=1.0,
-                    step=0.05,
-                    round=0.001,
-                    tooltip="Point of the schedule at which to look: 0 = all noise. It has to lie where re-weighting "
-                    "is on.",
-                ),
-                io.Int.Input(
-                    "map_seed",
-                    default=0,
-                    min=0,
-                    max=0xFFFFFFFFFFFFFFFF,
-                    tooltip="Seed of the noise that is added to look.",
+                *look_inputs(
+                    0.1,
+                    "Point of the schedule at which to look: 0 = all noise. It has to lie where re-weighting is on.",
                 ),
             ],
             outputs=[

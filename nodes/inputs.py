@@ -1,0 +1,50 @@
+"""Inputs that several nodes have alike."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import comfy.samplers
+from comfy_api.latest import io
+
+
+def sampling_inputs(seed: str, steps: str = "Number of denoising steps.") -> list[Any]:
+    """What KSampler asks: seed, steps, cfg, sampler_name, scheduler. seed, steps: tooltips of those two."""
+    sampler = comfy.samplers.KSampler
+    return [
+        io.Int.Input("seed", default=0, min=0, max=0xFFFFFFFFFFFFFFFF, control_after_generate=True, tooltip=seed),
+        io.Int.Input("steps", default=20, min=1, max=10000, tooltip=steps),
+        io.Float.Input(
+            "cfg", default=8.0, min=0.0, max=100.0, step=0.1, round=0.01, tooltip="Classifier-free guidance scale."
+        ),
+        io.Combo.Input("sampler_name", options=sampler.SAMPLERS, tooltip="The sampling algorithm."),
+        io.Combo.Input("scheduler", options=sampler.SCHEDULERS, tooltip="How the noise levels are spaced."),
+    ]
+
+
+def denoise_input() -> Any:
+    """KSampler's denoise."""
+    return io.Float.Input(
+        "denoise",
+        default=1.0,
+        min=0.0,
+        max=1.0,
+        step=0.01,
+        tooltip="Amount of denoising; lower keeps the structure of the latent, for image to image.",
+    )
+
+
+def look_inputs(percent: float, tooltip: str) -> list[Any]:
+    """Where in the schedule a finished latent is noised again to look at attention, and with which noise."""
+    return [
+        io.Float.Input(
+            "noise_percent", default=percent, min=0.0, max=1.0, step=0.05, round=0.001, tooltip=tooltip
+        ),
+        io.Int.Input(
+            "map_seed",
+            default=0,
+            min=0,
+            max=0xFFFFFFFFFFFFFFFF,
+            tooltip="Seed of the noise that is added to look.",
+        ),
+    ]
