@@ -206,6 +206,13 @@ def test_equation_2_runs_away_and_the_tripwire_brings_it_back(world: World, tmp_
     assert float(found["L_c"]) < 1.15 * float(found["L_c_ref"])
 
 
+@pytest.mark.parametrize(("term", "limit"), [("u", 1.3), ("c", 1.15)])
+def test_the_tripwire_stands_where_it_is_said_to(term: str, limit: float):
+    batch = {"c": 1.0, "c_ref": 1.0, "u": 1.0, "u_ref": 1.0}
+    assert Tripwire({}).see({**batch, term: limit - 0.01}) == ""
+    assert f"L_{term}" in Tripwire({}).see({**batch, term: limit + 0.01})
+
+
 def test_the_tripwire_names_the_term_and_lets_good_runs_be():
     wire = Tripwire({})
     assert all(not wire.see({"c": 0.9, "c_ref": 1.0, "u": 1.05, "u_ref": 1.0}) for _ in range(50)) and wire.healthy
