@@ -19,6 +19,7 @@ COMMANDS = {
     "train": (".guidance.training.command", "train PixelWorld or a LoRA: negatives, negatives-lora, refl, raft"),
     "bench": (".guidance.bench.command", "measure methods against each other, and ask people about their pictures"),
     "score": (".guidance.rewards.score", "score pictures against prompts, and evaluate scores on known data sets"),
+    "queue": (".guidance.queue_command", "draw many prompts and seeds with a workflow in a running ComfyUI"),
     "doctor": (".guidance.doctor", "say what is installed, what is missing and what to do about it"),
 }
 
