@@ -60,6 +60,25 @@ FAILURES = [
     ("a dog next to a street", "a dog next to a road", "replace_obj", "synonym"),
     ("a man sits on a sofa", "a man sits on a couch", "replace_obj", "synonym"),
     ("a red cat chasing a blue dog", "a red blue chasing a cat dog", "swap_attr", "broken"),
+    ("a red car and a red bus", "a red bus and a red car", "swap_attr", "meaning"),  # equal properties
+    *(
+        (f"a boy {word} a dog", f"a dog {word} a boy", "swap_rel", "meaning")
+        for word in ("beside", "near", "with", "and", "or")
+    ),
+    ("a teddy bear and a red dog", "a red bear and a teddy dog", "swap_attr", "compound"),
+    ("a row of red chairs and a blue table", "a blue row of red chairs and a table", "swap_attr", "compound"),
+    ("a group of sheep near a dog", "a dog of sheep near a group", "swap_rel", "compound"),
+    ("a cat on top of a car", "a top on cat of a car", "swap_rel", "compound"),
+    ("a bird on the side of a house", "a bird on the house of a side", "swap_rel", "compound"),
+    ("a cup of coffee on a book", "a book of coffee on a cup", "swap_rel", "compound"),
+    # an answer that mends an unidiomatic caption gives the caption back
+    ("a cat chasing dog", "A cat chasing dog!", "swap_role", "same"),
+    # a swap of order only: the same in other words
+    ("a sheep chases a goat", "a goat is chased by a sheep", "swap_role", "words"),
+    ("a goat chased by a sheep", "a sheep chased by a goat", "swap_role", ""),
+    ("a truck carries a box", "a truck carries a box and a man", "swap_role", "words"),  # adds
+    ("a truck carries a box and a man", "a truck carries a man", "swap_role", "words"),  # drops
+    ("two cats and three dogs", "three dogs and two cats", "swap_count", "meaning"),
 ]
 
 
@@ -146,6 +165,24 @@ def test_repairs_and_synonyms():
 def test_what_an_encoder_finds_too_near_is_left_out():
     vectors = {"a": [1.0, 0.0], "b": [0.99, 0.05], "c": [0.0, 2.0]}
     assert far_enough("a", ["b", "c"], lambda texts: [vectors[t] for t in texts], 0.1) == ["c"]
+
+
+def test_a_clip_leaves_out_what_it_finds_too_near(tmp_path, capsys):
+    """On a CLIP of random weights: the distances it finds are the bounds that let a negative pass, or not."""
+    import tiny_models
+    from interplay.cli import main
+    from interplay.guidance.rewards.clip import load_clip, text_embeddings
+
+    caption = "a red cat chasing a blue dog"
+    folder = str(tiny_models.clip(tmp_path))
+    made = [n.text for n in negatives(caption, limit=4)]
+    own, *others = text_embeddings(load_clip(folder), [caption, *made])
+    away = sorted((1 - float(own @ other), text) for other, text in zip(others, made, strict=True))
+    bound = (away[1][0] + away[2][0]) / 2
+    options = ["train", "negatives", "--text", caption, "--clip", folder, "--distance", str(bound)]
+    assert main(options) == 0
+    assert {n["text"] for n in json.loads(capsys.readouterr().out)["negatives"]} == {text for _, text in away[2:]}
+    assert main([*options[:-1], "-1"]) == 2
 
 
 # --- COCO-Order -------------------------------------------------------------------------------------------------------

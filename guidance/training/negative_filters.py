@@ -27,6 +27,7 @@ _STOP_WORDS = (
 )
 _STOP = frozenset(_STOP_WORDS.split())
 _GROUPS = "couple row group pair bunch lot set piece slice stack pile line amount number"
+_HOLDERS = "cup glass mug bottle bowl plate basket box bag jar can pot bucket tray"
 _POSITIONS = "top side front back middle"
 _COMPOUNDS = (
     "fire hydrant, teddy bear, traffic light, stop sign, parking meter, hot dog, tennis racket, tennis ball, "
@@ -140,7 +141,8 @@ def _broken_names(caption: str, text: str, op: str) -> bool:
     held = _GROUPS if op == "replace_rel" else f"{_GROUPS} {_POSITIONS}"
     group = re.compile(rf"(\w+) ({'|'.join(held.split())}) of\b")
     before, after = (Counter(("a" if a == "an" else a, b) for a, b in group.findall(t)) for t in (low, new))
-    return before != after
+    holder = re.compile(rf"\b(?:{'|'.join(_HOLDERS.split())})s? of\b")  # "a cup of coffee", not "a book of coffee"
+    return before != after or (op != "replace_obj" and Counter(holder.findall(low)) != Counter(holder.findall(new)))
 
 
 def articles_right(text: str, like: str = "") -> bool:

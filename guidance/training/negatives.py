@@ -35,22 +35,34 @@ _PLACES = {"in front of": "behind", "behind": "in front of", "on top of": "under
 _SIZES = {"big": "small", "small": "big", "large": "small", "tall": "short", "short": "tall", "long": "short",
           "little": "big", "huge": "tiny", "tiny": "huge", "old": "young", "young": "old", "open": "closed",
           "empty": "full", "full": "empty", "wet": "dry", "dry": "wet", "clean": "dirty", "dirty": "clean"}  # fmt: skip
+UNCHANGED = ("sheep", "fish")
 MATERIALS = ["wooden", "metal", "plastic", "glass", "brick", "stone", "leather"]
 CLASSES = tuple(
     line.split()
     for line in (
         "cat dog horse cow sheep goat elephant bear zebra giraffe rabbit bird lion monkey pig duck fish",
-        "man woman boy girl",
+        "man woman",  # a boy may pass for a man
+        "boy girl",
         "car bus truck train bicycle motorcycle boat airplane",
         "chair table bench sofa bed desk",
         "apple banana orange pizza sandwich cake carrot donut",
         "cup bowl plate bottle fork knife spoon box vase book",
         "ball kite frisbee skateboard surfboard umbrella",
         "robot ghost crown star",
-        "beach forest street kitchen park field desert snow",
+        "forest kitchen park field desert",  # in
+        "beach street road",  # on
         "shirt dress hat jacket",
     )
 )
+_NEAR = tuple(
+    frozenset(pair.split())
+    for pair in (
+        "red orange", "orange yellow", "pink purple", "pink red", "blue purple", "white gray", "black gray",
+        "brown tan", "brown orange", "brown black", "tan yellow", "gold yellow", "gold orange", "silver gray",
+        "silver white", "beige white", "beige yellow", "beige brown", "tan white", "gold brown",
+    )
+)  # fmt: skip
+"""Colours that one person calls this and another that."""
 
 
 @dataclass(frozen=True)
@@ -123,10 +135,14 @@ def _from_swap(swap: Swap, graph: Hypergraph, mixed: bool) -> Negative:
     if swap.operation == "properties":
         return Negative(swap.text, "swap_attr", swap.changed)
     if swap.operation == "contrary":
-        return Negative(swap.text, "replace_rel", swap.changed)
+        worn = any(e.kind == "relation" and _worn(e, graph) for e in graph.hyperedges if swap.changed[0] == e.action)
+        return Negative(swap.text, "replace_rel", swap.changed, reason="implausible" if worn else "")
     edge = next((e for e in graph.hyperedges if _links(e, graph, swap.changed)), None)
     if edge is not None and edge.kind == "relation":
-        return Negative(swap.text, "swap_rel", swap.changed)
+        inside = edge.action.lower() in ("in", "inside")
+        alive = [lexicon.is_animate(head) for head in swap.changed]
+        reason = "implausible" if inside and alive[0] != alive[1] and not mixed else ""  # "a dress in a woman"
+        return Negative(swap.text, "swap_rel", swap.changed, reason=reason)
     alive = [lexicon.is_animate(head) or lexicon.noun_lemma(head) in CLASSES[0] for head in swap.changed]
     reason = "implausible" if alive[0] != alive[1] and not mixed else ""
     return Negative(swap.text, "swap_role", swap.changed, reason=reason)
@@ -134,6 +150,10 @@ def _from_swap(swap: Swap, graph: Hypergraph, mixed: bool) -> Negative:
 
 def _links(edge: Hyperedge, graph: Hypergraph, heads: tuple[str, str]) -> bool:
     return set(heads) <= {graph.vertex(p.vertex).head for p in edge.participants}
+
+
+def _worn(edge: Hyperedge, graph: Hypergraph) -> bool:
+    return any(lexicon.is_clothing(graph.vertex(p.vertex).head) for p in edge.participants)
 
 
 # --- swaps that the scores do not need --------------------------------------------------------------------------------
@@ -195,7 +215,8 @@ def _relations(graph: Hypergraph) -> Iterator[Negative]:
             continue
         word = graph.prompt[slice(*edge.spans[0])].lower()
         places = [p.vertex for p in edge.participants if p.role == "location"]
-        if word in ANTONYMS and not any(graph.vertex(v).environment for v in places) and len(edge.participants) == 2:
+        wide = any(graph.vertex(v).environment for v in places)
+        if word in ANTONYMS and not wide and not _worn(edge, graph) and len(edge.participants) == 2:
             yield Negative(_with(graph.prompt, edge.spans[0], ANTONYMS[word]), "replace_rel", (word, ANTONYMS[word]))
 
 
@@ -214,9 +235,9 @@ def _replaced_properties(graph: Hypergraph, seed: int) -> Iterator[Negative]:
         for m in vertex.modifiers:
             old = m.text.lower()
             group = next((g for g in (COLOURS, MATERIALS) if old in g), ())
-            choices = [w for w in group if w not in present] or ([_SIZES[old]] if old in _SIZES else [])
-            if old in ("tan", "beige", "silver", "gold"):
-                choices = [w for w in COLOURS if w not in present]
+            group = COLOURS if old in ("tan", "beige", "silver", "gold") else group
+            choices = [w for w in group if w not in present and {w, old} not in _NEAR]
+            choices = choices or ([_SIZES[old]] if old in _SIZES else [])
             if choices:
                 word = Random(f"{seed} {graph.prompt} {old}").choice(choices)
                 yield Negative(_with(graph.prompt, m.span, word), "replace_attr", (m.text, word))
@@ -231,8 +252,17 @@ def _replaced_things(graph: Hypergraph, seed: int) -> Iterator[Negative]:
         if not choices or _in_name(vertex, graph):
             continue
         word = Random(f"{seed} {graph.prompt} {head}").choice(choices)
-        word = _plural(word) if is_plural(head) and head != word else word
+        many = is_plural(head) or _several(vertex, graph)  # "two fish", "a group of sheep"
+        word = _plural(word) if many and word not in UNCHANGED else word
         yield Negative(_with(graph.prompt, vertex.span, word), "replace_obj", (vertex.head, word))
+
+
+def _several(vertex: Vertex, graph: Hypergraph) -> bool:
+    number = _counted(vertex, graph)
+    if number is not None:
+        return number[0].lower() not in ("one", "1")
+    start = min((vertex.span[0], *(m.span[0] for m in vertex.modifiers)))
+    return re.search(r"\b(group|couple|row|pair|bunch|herd|flock|lot) of\s+$", graph.prompt[:start].lower()) is not None
 
 
 def _in_name(vertex: Vertex, graph: Hypergraph) -> bool:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import InterplayError
-from .negative_filters import OPS
+from .negative_filters import OPS, Embed, far_enough
 
 FREE_TEXT = ("--text",)
 
@@ -27,6 +27,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--limit", type=int, default=4, help="negatives of each caption (4)")
     add("--mixed", action="store_true", help="let living and lifeless parties change places, too")
     add("--llm", action="store_true", help="also ask the endpoint that INTERPLAY_LLM_BASE_URL and _MODEL name")
+    add("--clip", metavar="FOLDER", help="a CLIP model; leaves out what its text encoder finds too near the caption")
+    add("--distance", type=float, default=0.02, metavar="TAU", help="with --clip: 1 - cosine that a negative needs "
+        "(0.02)")  # fmt: skip
     add("--order", action="store_true", help="COCO-Order's four perturbations instead; for evaluation only")
     add("--seed", type=int, default=0, help="of replacements and perturbations (0)")
     add("--why", action="store_true", help="with --text: show what was turned down, and why")
@@ -34,6 +37,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Make them. Returns 0."""
+    if not 0 <= args.distance < 2:
+        raise InterplayError(f"--distance is {args.distance}; give 1 - cosine, such as 0.02.")
     if args.limit < 1:
         raise InterplayError(f"--limit is {args.limit}; give a number of at least 1.")
     if args.text:
@@ -88,7 +93,21 @@ def _made(caption: str, args: argparse.Namespace) -> tuple[list[Any], list[str]]
             args._answers = Answers(args.out / "answers" if args.out else None)
         offered = [n for n in llm_negatives(caption, args._ask, args._answers, args._model) if n.op in args.ops]
         found = with_model(found, offered, args.limit)
+    if args.clip:
+        far = far_enough(caption, [n.text for n in found], _embed(args), args.distance)
+        found = [n for n in found if n.text in far]
     return found, hard_positives(caption)
+
+
+def _embed(args: argparse.Namespace) -> Embed:
+    """The text encoder of ``--clip``, opened once."""
+    if not hasattr(args, "_encoder"):
+        from ..rewards.clip import load_clip, text_embeddings
+
+        loaded = load_clip(args.clip)
+        args._encoder = lambda texts: text_embeddings(loaded, texts).tolist()
+    encoder: Embed = args._encoder
+    return encoder
 
 
 def _show(caption: str, args: argparse.Namespace) -> None:
