@@ -19,7 +19,8 @@ from torch import Tensor
 from ..errors import InterplayError
 
 OTHER_TOKENS = ("neutral", "suppress")
-BACKGROUNDS = ("skip", "segment", "literal")
+BACKGROUNDS = ("skip", "segment", "literal", "clear")
+REGIONS = ("found", "wanted")
 CHUNK = 1024  # queries whose logits are held at once
 
 
@@ -31,10 +32,12 @@ class ModulationConfig:
     "proportional to t" literally. start, end: share of the schedule, 0 the first step. area_adapt: how much large
     regions are spared, 0..1. max_weight: the most W may be; above 1 the order of words turns over (None = no bound).
     other_tokens: words of no phrase (start, end and padding among them) are left ("neutral") or pushed down
-    ("suppress"). background: pixels of no object are left ("skip"), belong to the prompt's remaining words ("segment")
-    or lose all words ("literal"). scored: S is the verdict's score (2, 0.5, 0), else 1. self_strength: w for
-    self-attention. replace_phrases: phrases are encoded alone. scales: only layers whose grid is so many times coarser
-    than the latent (1, 2, 4, 8); () = all.
+    ("suppress"). background: pixels of no object are left ("skip"), belong to the prompt's remaining words ("segment"),
+    lose all words ("literal") or the objects' words alone ("clear"), so that nothing comes up twice. scored: S is the
+    verdict's score (2, 0.5, 0), else 1. self_strength: w for self-attention. replace_phrases: phrases are encoded
+    alone. scales: only layers whose grid is so many times coarser than the latent (1, 2, 4, 8); () = all. regions: each
+    goes to what was found in it ("found"), or to what the prompt wants there ("wanted", see ``grounding.regions``);
+    hosts that are given bindings do not look at this.
     """
 
     preset: str = "RealignDiff (recommended)"
@@ -50,17 +53,16 @@ class ModulationConfig:
     self_strength: float = 0.0
     replace_phrases: bool = False
     scales: tuple[int, ...] = ()
+    regions: str = "found"
 
     def __post_init__(self) -> None:
         if self.strength < 0 or self.self_strength < 0 or self.power < 0:
             raise InterplayError("Strengths and power of re-weighting must not be negative; use 0 to switch it off.")
         if not 0 <= self.start <= self.end <= 1 or not 0 <= self.area_adapt <= 1:
             raise InterplayError("Re-weighting needs 0 <= start <= end <= 1 and area_adapt from 0 to 1; change them.")
-        if self.other_tokens not in OTHER_TOKENS or self.background not in BACKGROUNDS:
-            raise InterplayError(
-                f"Re-weighting knows other_tokens {', '.join(OTHER_TOKENS)} and background {', '.join(BACKGROUNDS)}; "
-                "choose from these."
-            )
+        for name, known in (("other_tokens", OTHER_TOKENS), ("background", BACKGROUNDS), ("regions", REGIONS)):
+            if getattr(self, name) not in known:
+                raise InterplayError(f"Re-weighting knows {name} {', '.join(known)}; choose from these.")
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
@@ -197,7 +199,10 @@ def _image_plan(
     if config.other_tokens == "neutral":
         column = table.any(0)
     spared = 1 - config.area_adapt * areas[owner]
-    return table[owner], spared, scale, covered[:, None] & column[None], owner
+    touched = covered[:, None] & column[None]
+    if config.background == "clear":
+        touched |= (owner < 0)[:, None] & table.any(0)[None]
+    return table[owner], spared, scale, touched, owner
 
 
 def modulate(sim: Tensor, allowed: Tensor, weight: Tensor, touched: Tensor | None = None) -> Tensor:

@@ -182,6 +182,19 @@ def test_background_segment_takes_the_remaining_words():
     assert float(layer.spared[0, 3]) == pytest.approx(0.75)
 
 
+def test_background_clear_takes_the_objects_words_from_pixels_of_no_object_and_no_others():
+    for name in ("RealignDiff (recommended)", "DenseDiffusion"):
+        plain, out = (moved(m.modulation(name, background=kind)) for kind in ("skip", "clear"))
+        torch.testing.assert_close(out[:3], plain[:3])
+        torch.testing.assert_close(out[3], torch.tensor([3, 0.81902, 0, 0.40951, 1], dtype=torch.float64))
+    masks, empty = torch.zeros(2, 2), torch.ones(1, 4, 5, dtype=torch.bool)
+    nothing = m.plan([[m.Binding(masks, (1, 2), 2.0)], []], (2, 2), 5, m.modulation(name, background="clear"))
+    assert torch.equal(nothing.touched[1], ~empty[0])  # an image without objects is left alone
+    cleared = moved(m.modulation(name, background="clear"), [[toy()[0][0], m.Binding(toy()[0][1].mask, (), 2.0)]])
+    weight = 0.59049 * 0.75
+    torch.testing.assert_close(cleared[2], SIM[2] * (1 - weight), atol=2e-6, rtol=0)  # a region without words loses all
+
+
 def test_bad_settings_are_told():
     with pytest.raises(InterplayError, match="no re-weighting preset"):
         m.modulation("Dense")

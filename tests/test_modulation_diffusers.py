@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -15,7 +17,7 @@ from interplay.guidance.hosts.diffusers.guidance import guided  # noqa: E402
 from interplay.guidance.hosts.diffusers.modulation import reweighted  # noqa: E402
 from interplay.guidance.modulation import Binding, attend, modulation, plan  # noqa: E402
 from interplay.guidance.pixelworld import world  # noqa: E402
-from interplay.guidance.pixelworld.detect import detect, judge, request  # noqa: E402
+from interplay.guidance.pixelworld.detect import detect, judge  # noqa: E402
 from interplay.guidance.pixelworld.render import enlarge, render  # noqa: E402
 
 PROMPT = "a red robot chasing a blue cat in the forest"
@@ -133,42 +135,67 @@ def test_it_goes_with_guidance_in_either_order(pipe):
     assert (a[0] != alone[0]).mean() > 0.05 and np.abs(a[1].astype(int) - alone[1]).max() <= 1
 
 
+def scene_of(x, *things):
+    subject, target = things or (world.Thing("robot", "blue"), world.Thing("cat", "red"))
+    return world.Scene(subject, "forest", "chasing", target, x=x)
+
+
 def scene(first="robot", colour="blue", second="cat", other="red", reverse=False):
     """A true picture of two things, the first chasing the second."""
     things = world.Thing(first, colour), world.Thing(second, other)
-    things = things[::-1] if reverse else things
-    made = world.Scene(things[0], "forest", "chasing", things[1], x=1)
-    return enlarge(render(made)[0])
+    return enlarge(render(scene_of(1, *(things[::-1] if reverse else things)))[0])
+
+
+def seen(image, **changes):
+    return reweight.Seen.of(PROMPT, image, modulation("RealignDiff (recommended)", **changes))
 
 
 def test_objects_of_a_picture_get_exact_masks_and_their_words(pipe):
     image = scene()
     assert judge(PROMPT, image).presence == 1 and judge(PROMPT, image).binding == 0
-    robot, cat = reweight.objects(pipe, PROMPT, image, reweight.Options())
+    robot, cat = seen(image).bindings(pipe)
     assert (robot.positions, cat.positions) == ((2, 3), (6, 7))
-    first = detect(image).objects
-    place = {item.object: item for item in first}
-    assert bool(robot.mask[place["robot"].y + 5, place["robot"].x + 5]) and not (robot.mask * cat.mask).any()
+    place = {item.object: item for item in detect(image).objects}["robot"]
+    scale = image.shape[0] // 32
+    assert bool(robot.mask[(place.y + 5) * scale, (place.x + 5) * scale]) and not (robot.mask * cat.mask).any()
 
 
-def test_regions_are_exchanged_only_where_roles_are_turned_and_spare_ones_used_up(pipe):
-    asked = request(PROMPT)
-    turned, right = detect(scene(reverse=True)), detect(scene())
-    kept, exchange = reweight.Options(), reweight.Options(roles="exchange")
-    names = [turned.objects[i].object for i in reweight.assigned(asked, turned, kept)]
-    assert names == ["robot", "cat"]
-    assert [turned.objects[i].object for i in reweight.assigned(asked, turned, exchange)] == ["cat", "robot"]
-    assert [right.objects[i].object for i in reweight.assigned(asked, right, exchange)] == ["robot", "cat"]
-    strange = detect(scene(second="fish"))
-    assert reweight.assigned(asked, strange, kept)[1] is None
-    used = reweight.assigned(asked, strange, reweight.Options(spare="use"))
-    assert strange.objects[used[1]].object == "fish"
+def test_regions_go_to_what_the_prompt_wants_only_where_that_is_asked_for(pipe):
+    def words(image, **changes):
+        return [one.positions for one in seen(image, **changes).bindings(pipe)]
+
+    turned, strange = scene(reverse=True), scene(second="fish")
+    where = [item.object for item in detect(turned).objects]
+    assert set(where) == {"robot", "cat"}
+    assert words(turned) == [(2, 3), (6, 7)] and words(turned, regions="wanted") == [(6, 7), (2, 3)]
+    assert words(scene(), regions="wanted") == [(2, 3), (6, 7)]
+    assert words(strange) == [(2, 3)] and words(strange, regions="wanted") == [(2, 3), (6, 7)]
+
+
+def test_what_regions_cannot_mend_gets_another_noise(pipe, monkeypatch):
+    drawings = []
+
+    def fake(pipeline, batch, base, alone=False, missing=(), presence=0.0):
+        drawings.append((batch.prompts, batch.seeds, tuple(missing)))
+        still = replace(scene_of(1), action=None, apart=(10, 2))  # both there, and nobody chases anybody
+        return [scene(), scene(second="fish"), enlarge(render(still)[0])][: len(batch.prompts)]
+
+    monkeypatch.setattr(reweight, "_drawn", fake)
+    batch = Batch((PROMPT,) * 3, (1, 2, 3))
+    given = {"kind": "again", "noise": "as needed", "presence": 1.0}
+    methods.make("x", given).draw(pipe, batch)
+    new = reweight.OTHER_NOISE
+    lacking = (("blue cat",), ())
+    assert drawings[1:] == [((PROMPT,), (1,), ((),)), ((PROMPT,) * 2, (2 + new, 3 + new), lacking)]
+    drawings.clear()
+    methods.make("x", {**given, "regions": "wanted"}).draw(pipe, batch)
+    assert [d[1] for d in drawings[1:]] == [(1, 2), (3 + new,)]  # the fish's region is the cat's
 
 
 def test_wrong_pictures_are_drawn_again_and_right_ones_are_not(pipe, monkeypatch):
     drawings = []
 
-    def fake(pipeline, batch, base, alone=False):
+    def fake(pipeline, batch, base, alone=False, missing=(), presence=0.0):
         drawings.append(batch)
         return [scene(colour="red", other="blue") if i else scene() for i in range(len(batch.prompts))]
 
@@ -186,7 +213,7 @@ def test_wrong_colours_come_back(pipe):
     """The claim itself, on one picture: the same noise, and the robot is red again."""
     batch = Batch((PROMPT,), (11,))
     method = methods.make(
-        "again", {"kind": "again", "power": 0, "other_tokens": "suppress", "keep": "second", "roles": "exchange"}
+        "again", {"kind": "again", "power": 0, "other_tokens": "suppress", "keep": "second", "regions": "wanted"}
     )
     first = methods.call(pipe, batch)[0]
     second = method.draw(pipe, batch)[0].image
@@ -194,8 +221,10 @@ def test_wrong_colours_come_back(pipe):
 
 
 def test_bad_settings_are_told():
-    with pytest.raises(InterplayError, match="knows roles keep, exchange"):
-        methods.make("x", {"kind": "again", "roles": "turn"})
+    with pytest.raises(InterplayError, match="knows noise same, as needed"):
+        methods.make("x", {"kind": "again", "noise": "loud"})
+    with pytest.raises(InterplayError, match="knows regions found, wanted"):
+        methods.make("x", {"kind": "again", "regions": "mine"})
     with pytest.raises(InterplayError, match="no setting 'power'"):
         methods.make("x", {"kind": "again", "how": "resample", "power": 1})
     with pytest.raises(InterplayError, match="no setting 'colour'"):

@@ -2,12 +2,12 @@
 
 PixelWorld's exact detector and exact masks stand where perception models stand for photographs. Both kinds draw a
 picture, look at it, draw the wrong ones once more, and keep the better by ``score``, which is the detector's. So they
-spend the same, and differ in what the second drawing is given.
+spend the same, and differ in what the second drawing is given. What is made of the objects is what ComfyUI's nodes make
+of them.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
@@ -15,23 +15,27 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from ...errors import InterplayError
+from ...parsing import parse
+from ...parsing.hypergraph import Hypergraph
 from ...parsing.tokens import align_plain
+from ..grounding import detectors_pixelworld
+from ..grounding.detectors import ground, wanted_things
+from ..grounding.objects import PictureObjects
+from ..grounding.presence import presence_guidance
+from ..grounding.regions import as_wanted, bindings, bound_objects, mendable
+from ..grounding.verdicts import judge_offline
 from ..hosts.diffusers.guidance import guided
 from ..hosts.diffusers.modulation import reweighted
 from ..modulation import Binding, ModulationConfig, modulation
-from ..pixelworld import sprites
-from ..pixelworld.detect import Detection, Found, detect, request, verdict
-from ..pixelworld.world import COLOURS, OBJECTS, PATTERNS, SIZES, Request
+from ..modulation_words import positions
+from ..pixelworld.detect import detect, request, verdict
 from ..presets import preset
 from .methods import Batch, Draw, Drawn, Method, call
 
-CERTAIN = 2.0  # the paper's score of an object that the prompt names
 OTHER_NOISE = 500_000  # between the noise seeds of the first and the second drawing of a resampled picture
-HOW, ROLES, SPARE, KEEP = ("reweight", "resample"), ("keep", "exchange"), ("leave", "use"), ("better", "second")
-_WORDS = {*COLOURS, *SIZES, *PATTERNS}
+HOW, NOISE, KEEP = ("reweight", "resample"), ("same", "as needed"), ("better", "second")
 
 
 @dataclass(frozen=True)
@@ -39,21 +43,20 @@ class Options:
     """What the second drawing does.
 
     how: "reweight" from the same noise, or "resample" from another. base: guidance preset of the first drawing, "plain"
-    for none; second: of the second, where it is another. roles "exchange": where the
-    right action is there the wrong way round, each party's words go to the other's region; "keep": each region gets the
-    words of what is in it, as in the paper. spare "use": the region of a thing that nobody asked for is given to one
-    that is missing, else all words are pushed out of it; "leave": it is left alone. keep: which picture is handed on.
+    for none; second: of the second, where it is another. noise "as needed": what regions cannot mend (a thing or an
+    action that is not there at all) is drawn from another noise, not re-weighted. presence: strength of guidance
+    towards what is missing, 0 for none. keep: which picture is handed on.
     """
 
     how: str = "reweight"
     base: str = "plain"
     second: str = ""
-    roles: str = "keep"
-    spare: str = "leave"
+    noise: str = "same"
+    presence: float = 0.0
     keep: str = "better"
 
     def __post_init__(self) -> None:
-        for name, known in (("how", HOW), ("roles", ROLES), ("spare", SPARE), ("keep", KEEP)):
+        for name, known in (("how", HOW), ("noise", NOISE), ("keep", KEEP)):
             value = getattr(self, name)
             if value not in known:
                 raise InterplayError(f"Looking again knows {name} {', '.join(known)}, not '{value}'; choose of these.")
@@ -103,22 +106,54 @@ def second_drawing(
     """The second drawing of the wrong ones; config None: from another noise."""
     if not wrong:
         return []
-    prompts = tuple(batch.prompts[i] for i in wrong)
-    seeds = tuple(batch.seeds[i] + (OTHER_NOISE if config is None else 0) for i in wrong)
+    seen = [Seen.of(batch.prompts[i], images[i], config) for i in wrong]
+    other = [config is None or (options.noise == "as needed" and not one.mendable) for one in seen]
+    out = dict[int, np.ndarray]()
+    for fresh in (False, True):
+        part = [k for k, new in enumerate(other) if new == fresh]
+        made = _second(pipeline, batch, [(wrong[k], seen[k]) for k in part], options, None if fresh else config)
+        out |= dict(zip(part, made, strict=True))
+    return [out[k] for k in range(len(wrong))]
+
+
+def _second(
+    pipeline: Any,
+    batch: Batch,
+    rows: Sequence[tuple[int, Seen]],
+    options: Options,
+    config: ModulationConfig | None,
+) -> list[np.ndarray]:
+    """Re-weighted from the same noise, or with config None plainly from another."""
+    if not rows:
+        return []
+    prompts = tuple(batch.prompts[i] for i, _ in rows)
+    seeds = tuple(batch.seeds[i] + (OTHER_NOISE if config is None else 0) for i, _ in rows)
     part, base = replace(batch, prompts=prompts, seeds=seeds), options.second or options.base
+    missing = [one.picture.missing for _, one in rows] if options.presence else []
     if config is None:
-        return _drawn(pipeline, part, base)
-    found = [objects(pipeline, prompt, images[i], options) for prompt, i in zip(prompts, wrong, strict=True)]
+        return _drawn(pipeline, part, base, missing=missing, presence=options.presence)
+    found = [one.bindings(pipeline) for _, one in rows]
     words = [_all_words(pipeline, prompt) for prompt in prompts]
     with reweighted(pipeline, found, config, words):
-        return _drawn(pipeline, part, base, config.replace_phrases)
+        return _drawn(pipeline, part, base, config.replace_phrases, missing, options.presence)
 
 
-def _drawn(pipeline: Any, batch: Batch, base: str, alone: bool = False) -> list[np.ndarray]:
-    """A drawing with a guidance preset or "plain". alone: phrases are encoded alone."""
+def _drawn(
+    pipeline: Any,
+    batch: Batch,
+    base: str,
+    alone: bool = False,
+    missing: Sequence[Sequence[str]] = (),
+    presence: float = 0.0,
+) -> list[np.ndarray]:
+    """A drawing with a guidance preset or "plain". alone: phrases are encoded alone. missing: what presence guidance is
+    to look after in each picture.
+    """
     with ExitStack() as stack:
-        if base != "plain":
-            stack.enter_context(guided(pipeline, preset(base), batch.prompts, batch.seed))
+        guidance = None if base == "plain" else preset(base)
+        guidance = presence_guidance(missing, guidance, presence) or guidance
+        if guidance is not None:
+            stack.enter_context(guided(pipeline, guidance, batch.prompts, batch.seed))
         return list(_with_phrases(pipeline, batch) if alone else call(pipeline, batch))
 
 
@@ -136,55 +171,30 @@ def score(prompt: str, image: np.ndarray) -> float:
 # --- from a picture to its objects ------------------------------------------------------------------------------------
 
 
-def objects(pipeline: Any, prompt: str, image: np.ndarray, options: Options) -> list[Binding]:
-    """The objects that a picture shows of its prompt, with exact masks, and their words' positions."""
-    asked, seen = request(prompt), detect(image)
-    regions = assigned(asked, seen, options)
-    table = align_plain(prompt, pipeline.tokenizer)
-    out = []
-    for region, spans in zip(regions, phrases(prompt), strict=True):
-        if region is not None:
-            out.append(
-                Binding(_mask(seen.objects[region]), tuple(p for s in spans for p in table.positions(s)), CERTAIN)
-            )
-    if options.spare == "use":
-        left = set(range(len(seen.objects))) - set(regions)
-        out += [Binding(_mask(seen.objects[i]), (), CERTAIN) for i in sorted(left)]
-    return out
+@dataclass(frozen=True)
+class Seen:
+    """A picture looked at: its objects, as the loop in ComfyUI sees them with PixelWorld's detector and rules."""
 
+    graph: Hypergraph
+    picture: PictureObjects
+    mendable: bool
 
-def assigned(asked: Request, seen: Detection, options: Options) -> list[int | None]:
-    """For each asked object the found one whose region its words are to have, or None."""
-    regions: list[int | None] = []
-    for wanted in asked.things:
-        same = [i for i, item in enumerate(seen.objects) if item.object == wanted.object and i not in regions]
-        regions.append(max(same, key=lambda i: seen.objects[i].colour == wanted.colour, default=None))
-    if options.spare == "use":
-        left = [i for i in range(len(seen.objects)) if i not in regions]
-        regions = [left.pop(0) if region is None and left else region for region in regions]
-    turned = seen.action is not None and (seen.action[2], seen.action[0]) == tuple(regions[:2])
-    if options.roles == "exchange" and turned and seen.action is not None and seen.action[1] == asked.action:
-        regions[:2] = regions[1::-1]
-    return regions
+    @classmethod
+    def of(cls, prompt: str, image: np.ndarray, config: ModulationConfig | None) -> Seen:
+        """Look at a picture (H, W, 3) uint8. Regions "wanted" are given as the prompt wants them."""
+        graph, pixels = parse(prompt), torch.from_numpy(image).float() / 255
+        wanted = config is not None and config.regions == "wanted"
+        names = detectors_pixelworld.tags(pixels)
+        things = wanted_things(graph, names, {**judge_offline(prompt, names, graph).by_tag()})
+        found = ground(pixels, things, detectors_pixelworld.find, instances="separate" if wanted else "joined")
+        found = detectors_pixelworld.with_acts(pixels, found)
+        helps = mendable(found, graph, "wanted" if wanted else "found")
+        return cls(graph, as_wanted(found, graph) if wanted else found, helps)
 
-
-def phrases(prompt: str) -> list[list[tuple[int, int]]]:
-    """For each object that a prompt names, the characters of its adjectives and of itself."""
-    found, words = list[list[tuple[int, int]]](), list[tuple[int, int]]()
-    for match in re.finditer(r"[a-z]+", prompt.lower()):
-        if match.group() in _WORDS or match.group() in OBJECTS:
-            words.append(match.span())
-        if match.group() in OBJECTS:
-            found.append(words)
-            words = []
-    return found
-
-
-def _mask(item: Found) -> Tensor:
-    mask = torch.zeros(sprites.SIZE, sprites.SIZE)
-    shape = torch.from_numpy(sprites.sprite(item.object, item.size) != ".")
-    mask[item.y : item.y + item.side, item.x : item.x + item.side] = shape.float()
-    return mask
+    def bindings(self, pipeline: Any) -> list[Binding]:
+        """Masks, words' positions and scores for ``reweighted``."""
+        table = align_plain(self.graph.prompt, pipeline.tokenizer)
+        return bindings(self.picture, bound_objects(self.picture, self.graph), table)
 
 
 def _all_words(pipeline: Any, prompt: str) -> tuple[int, ...]:
@@ -198,9 +208,12 @@ def _with_phrases(pipeline: Any, batch: Batch) -> np.ndarray:
         rows, nothing = pipeline.encode_prompt(list(batch.prompts), device, 1, True, [""] * len(batch.prompts))
         for row, prompt in zip(rows, batch.prompts, strict=True):
             table = align_plain(prompt, pipeline.tokenizer)
-            for spans in phrases(prompt):
+            for vertex in parse(prompt).vertices:
+                if vertex.environment:
+                    continue
+                spans = sorted({vertex.span, *(m.span for m in vertex.modifiers)})
                 alone = pipeline.encode_prompt([" ".join(prompt[a:b] for a, b in spans)], device, 1, False)[0][0]
-                places = [p for span in spans for p in table.positions(span)]
+                places = list(positions(spans, table))
                 row[places] = alone[1 : len(places) + 1]
     images = pipeline(
         prompt_embeds=rows,

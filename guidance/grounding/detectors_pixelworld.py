@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -11,7 +12,9 @@ from torch import Tensor
 from ...parsing.lexicon import noun_lemma
 from ..pixelworld import detect as reader
 from ..pixelworld import sprites
+from ..pixelworld.world import COLOURS, PATTERNS, SIZES
 from .detectors import Found, Wanted
+from .objects import PictureObjects
 
 NAME = "PixelWorld (exact)"
 
@@ -19,7 +22,8 @@ NAME = "PixelWorld (exact)"
 def find(image: Tensor, things: Sequence[Wanted]) -> list[Found]:
     """A detector for PixelWorld's pictures (H, W, 3): boxes and masks to the pixel, for the kinds of its world.
 
-    Things of one kind share what is there of it: each takes what looks most like its phrase.
+    Things of one kind share what is there of it: each takes what looks most like its phrase. A find's score is how well
+    its sprite fits, a tenth less for each word of colour, size or pattern in the phrase that it lacks.
     """
     seen = reader.detect(image.detach().float().cpu().numpy())
     left, out = list(range(len(seen.objects))), list[Found]()
@@ -31,7 +35,7 @@ def find(image: Tensor, things: Sequence[Wanted]) -> list[Found]:
             same = sorted(same, key=lambda i: -_likeness(seen.objects[i], thing.phrase))[:1]
         for i in same:
             left.remove(i)
-            out.append(_found(number, seen.objects[i], image.shape[0]))
+            out.append(_found(number, seen.objects[i], image.shape[0], _lacking(seen.objects[i], thing.phrase)))
     return out
 
 
@@ -40,18 +44,46 @@ def tags(image: Tensor) -> list[str]:
     return list(dict.fromkeys(item.object for item in reader.detect(image.detach().float().cpu().numpy()).objects))
 
 
+def with_acts(image: Tensor, picture: PictureObjects) -> PictureObjects:
+    """The objects of a picture (H, W, 3) and who of them does what to whom."""
+    seen = reader.detect(image.detach().float().cpu().numpy())
+    if seen.action is None or picture.masks is None:
+        return replace(picture, acts=())
+    subject, action, target = seen.action
+    places = [_place(_mask(seen.objects[i], image.shape[0]), picture.masks) for i in (subject, target)]
+    known = [place for place in places if place is not None]
+    return replace(picture, acts=((known[0], action, known[1]),) if len(known) == 2 else ())
+
+
+def _place(mask: Tensor, masks: Tensor) -> int | None:
+    """Which object's mask covers a mask most; None where none does."""
+    shares = (masks * mask).flatten(1).sum(-1)
+    return int(shares.argmax()) if bool((shares > 0).any()) else None
+
+
+def _lacking(item: reader.Found, phrase: str) -> int:
+    words = phrase.lower().split()
+    asked = [w for w in words if w in (*COLOURS, *SIZES, *PATTERNS)]
+    return sum(word not in (item.colour, item.size, item.pattern) for word in asked)
+
+
 def _likeness(item: reader.Found, phrase: str) -> int:
     words = phrase.lower().split()
     return sum(look in words for look in (item.colour, item.size, item.pattern) if look is not None)
 
 
-def _found(number: int, item: reader.Found, pixels: int) -> Found:
-    size, scale = sprites.SIZE, pixels // sprites.SIZE
-    art = np.zeros((size, size), np.float32)
+def _mask(item: reader.Found, pixels: int) -> Tensor:
+    """(H, W) ones where its sprite is."""
+    scale = pixels // sprites.SIZE
+    art = np.zeros((sprites.SIZE, sprites.SIZE), np.float32)
     art[item.y : item.y + item.side, item.x : item.x + item.side] = sprites.sprite(item.object, item.size) != "."
-    mask = torch.from_numpy(art).repeat_interleave(scale, 0).repeat_interleave(scale, 1)
+    return torch.from_numpy(art).repeat_interleave(scale, 0).repeat_interleave(scale, 1)
+
+
+def _found(number: int, item: reader.Found, pixels: int, lacking: int) -> Found:
+    size = sprites.SIZE
     box = (item.x / size, item.y / size, (item.x + item.side) / size, (item.y + item.side) / size)
-    return Found(number, box, min(1.0, item.score), mask)
+    return Found(number, box, min(1.0, item.score) * 0.9**lacking, _mask(item, pixels))
 
 
 def judge(prompt: str, image: Tensor) -> tuple[float, tuple[str, ...]]:

@@ -21,7 +21,8 @@ class PictureObject:
 
     label: the word of the prompt or tag; phrase: what it should look like in the prompt's own words ("red robot"), ""
     if the prompt does not say; score: the detector's confidence, 0..1; box: x0, y0, x1, y1 in 0..1; verdict: 2 the
-    prompt wants it, 0.5 it may be there, 0 it should not, None unjudged; weight: of the modulation, None = verdict.
+    prompt wants it, 0.5 it may be there, 0 it should not, None unjudged; weight: of the modulation, None = verdict;
+    cleared: all words are to be pushed out of its region, for it is not wanted.
     """
 
     label: str
@@ -30,6 +31,7 @@ class PictureObject:
     box: Box | None = None
     verdict: float | None = None
     weight: float | None = None
+    cleared: bool = False
 
 
 @dataclass(frozen=True)
@@ -37,12 +39,14 @@ class PictureObjects:
     """The objects of one picture.
 
     masks: (len(objects), H, W) float in 0..1, None when there are no objects; missing: labels or phrases of the prompt
-    that the picture does not show.
+    that the picture does not show; acts: who was seen to do what to whom, (subject, action, object) with places in
+    ``objects``; None when whoever looked cannot tell.
     """
 
     objects: tuple[PictureObject, ...] = ()
     masks: Tensor | None = None
     missing: tuple[str, ...] = ()
+    acts: tuple[tuple[int, str, int], ...] | None = None
 
     def __post_init__(self) -> None:
         count = 0 if self.masks is None else len(self.masks)

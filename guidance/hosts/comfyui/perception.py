@@ -150,7 +150,8 @@ class Perception:
         with self._masker(any(item.mask is None for one in found for item in one)) as segment:
             for image, wanted, items in zip(rgb, things, found, strict=True):
                 comfy.model_management.throw_exception_if_processing_interrupted()
-                pictures.append(collect(image, wanted, items, segment, self.instances))
+                seen = collect(image, wanted, items, segment, self.instances)
+                pictures.append(detectors_pixelworld.with_acts(image, seen) if self.detector == PIXELWORLD else seen)
                 bar.update(1)
         return ObjectsBatch(tuple(pictures), rgb.shape[1], rgb.shape[2], graph.prompt if graph else "")
 

@@ -14,9 +14,10 @@ from torch import Tensor
 
 from ....errors import InterplayError
 from ....parsing.tokens import align_comfyui
-from ...grounding.objects import ObjectsBatch
-from ...modulation import Binding, ModulationConfig
-from ...modulation_words import Bound, all_words, bind, positions
+from ...grounding.objects import ObjectsBatch, PictureObjects
+from ...grounding.regions import as_wanted, bindings, bound_objects, used
+from ...modulation import ModulationConfig
+from ...modulation_words import Bound, all_words, positions
 from .conditioning import KEY, PromptGraph, encode, find_graph
 from .families import check_latent
 from .guidance import unguided
@@ -47,22 +48,24 @@ def reweight(
     conditioning has no hypergraph or the model is of another family.
     """
     carried = find_graph(conditioning)[0]
-    bound = [bind(picture.objects, carried.graph) for picture in objects.pictures]
+    if config.regions == "wanted":
+        objects = replace(objects, pictures=tuple(as_wanted(picture, carried.graph) for picture in objects.pictures))
+    bound = [bound_objects(picture, carried.graph) for picture in objects.pictures]
     if clip is not None and (added := _unsaid(objects, bound)):
         conditioning = _longer(clip, conditioning, carried, added)
         carried = find_graph(conditioning)[0]
-        bound = [bind(picture.objects, carried.graph) for picture in objects.pictures]
+        bound = [bound_objects(picture, carried.graph) for picture in objects.pictures]
     if config.replace_phrases and config.strength > 0:
         conditioning = _alone(clip, conditioning, carried, bound)
     table = carried.table()
-    images = []
-    for picture, items in zip(objects.pictures, bound, strict=True):
-        kept = [(i, item) for i, item in enumerate(items) if item.spans]
-        images.append([Binding(picture.mask(i), positions(item.spans, table), item.score) for i, item in kept])
-    labels = [[_said(item, carried.prompt) for item in items if item.spans] for items in bound]
+    images = [bindings(picture, items, table) for picture, items in zip(objects.pictures, bound, strict=True)]
+    labels = [
+        [_said(one, carried.prompt) for item, one in zip(picture.objects, items, strict=True) if used(item, one)]
+        for picture, items in zip(objects.pictures, bound, strict=True)
+    ]
     words = all_words(carried.graph, table)
     patched = patch_reweight(model, images, carried.prompt, config, words, labels)
-    return Reweighted(patched, conditioning, _report(bound, carried.prompt, objects.missing()))
+    return Reweighted(patched, conditioning, _report(objects, bound, carried.prompt))
 
 
 def _unsaid(objects: ObjectsBatch, bound: Sequence[Sequence[Bound]]) -> list[str]:
@@ -71,7 +74,7 @@ def _unsaid(objects: ObjectsBatch, bound: Sequence[Sequence[Bound]]) -> list[str
         item.phrase or item.label
         for picture, items in zip(objects.pictures, bound, strict=True)
         for item, one in zip(picture.objects, items, strict=True)
-        if not one.spans and float(item.weight or item.verdict or 0) > 0
+        if not one.spans and not item.cleared and float(item.weight or item.verdict or 0) > 0
     ]
     return list(dict.fromkeys(found))
 
@@ -114,14 +117,20 @@ def _said(item: Bound, prompt: str) -> str:
     return " ".join(prompt[a:b] for a, b in item.spans)
 
 
-def _report(bound: Sequence[Sequence[Bound]], prompt: str, missing: Sequence[str]) -> str:
+def _report(objects: ObjectsBatch, bound: Sequence[Sequence[Bound]], prompt: str) -> str:
     lines = []
-    for number, items in enumerate(bound):
-        for item in items:
-            words = f"'{_said(item, prompt)}', score {item.score:g}" if item.spans else "not in the prompt, left out"
-            lines.append(f"image {number}: {item.label} -> {words}")
-    lines += [f"missing: {name}" for name in missing]
+    for number, (picture, items) in enumerate(zip(objects.pictures, bound, strict=True)):
+        lines += [f"image {number}: {line}" for line in _lines(picture, items, prompt)]
+    lines += [f"missing: {name}" for name in objects.missing()]
     return "\n".join(lines) or "no objects"
+
+
+def _lines(picture: PictureObjects, items: Sequence[Bound], prompt: str) -> list[str]:
+    lines = []
+    for item, one in zip(picture.objects, items, strict=True):
+        words = f"'{_said(one, prompt)}', score {one.score:g}" if one.spans else "not in the prompt, left out"
+        lines.append(f"{item.label} -> {'not wanted, its region is cleared' if item.cleared else words}")
+    return lines
 
 
 @dataclass(frozen=True)
@@ -153,13 +162,13 @@ def reweight_maps(
     heads and re-weighted layers. InterplayError when the model is not re-weighted, or not at that point.
     """
     ours = find_patch(model)
-    if not ours.images[0]:
+    if not any(ours.labels[0]):
         raise InterplayError("The first image has no object that the prompt names, so there is no map to draw.")
     samples = comfy.sample.fix_empty_latent_channels(model, latent["samples"])
     check_latent(samples, model)
-    bindings = ours.images[0]
+    named = [(binding, label) for binding, label in zip(ours.images[0], ours.labels[0], strict=True) if label]
     looking = ReweightPatch(ours.images, ours.prompt, ours.config, ours.words, ours.labels)
-    looking.record = Record([binding.positions for binding in bindings], tuple(samples.shape[-2:]))
+    looking.record = Record([binding.positions for binding, _ in named], tuple(samples.shape[-2:]))
     clone = unweighted(unguided(model))
     for kind, call in (
         (WRAPPERS.CALC_COND_BATCH, looking.calc_cond_batch),
@@ -180,7 +189,7 @@ def reweight_maps(
             f"Nothing is re-weighted at {percent:.0%} of the schedule: look between its start and its end."
         )
     maps = (record.total / record.count)[:, 0].float()
-    return MapPair(maps, ours.labels[0], torch.stack([binding.mask for binding in bindings]))
+    return MapPair(maps, tuple(label for _, label in named), torch.stack([binding.mask for binding, _ in named]))
 
 
 def _look(model: Any, x: Tensor, sigmas: Tensor, extra_args: Any = None, **kwargs: Any) -> Tensor:
