@@ -30,7 +30,7 @@ from .train_autoencoder import save_atomically
 from .world import ACTIONS, COLOURS, ENVIRONMENTS, OBJECTS, PATTERNS, SIZES, Scene
 
 logger = logging.getLogger(__name__)
-POOLS = {"decoded": 1500, "drawn": 150}
+POOLS = {"decoded": 2000, "drawn": 400}
 
 
 ROLES = ("subject", "target", "bystander", "apart")
