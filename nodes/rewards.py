@@ -26,7 +26,7 @@ from ..guidance.hosts.comfyui.scores import (
     save_csv,
 )
 from ..guidance.rewards.alignment import lines, prompts_for, to_csv, to_json, to_table
-from ..guidance.rewards.caption import MAX_NEW_TOKENS
+from ..guidance.rewards.caption import MAX_NEW_TOKENS, MODES, Style
 from ..guidance.rewards.select import choose
 from .pictures import to_pillow
 from .types import CATEGORY
@@ -82,6 +82,22 @@ class CaptionReward(io.ComfyNode):
                     tooltip="Captions of your own or of any other node, one a line for each picture; no captioner is "
                     "then needed.",
                 ),
+                io.Combo.Input(
+                    "mode",
+                    options=list(MODES),
+                    default=MODES[0],
+                    optional=True,
+                    tooltip="short: what the captioner says unasked. photo: it goes on after 'a photo of'. detailed: "
+                    "all that it can say, up to three times as long; for long prompts. PixelWorld's knows one way.",
+                ),
+                io.Int.Input(
+                    "beams",
+                    default=1,
+                    min=1,
+                    max=16,
+                    optional=True,
+                    tooltip="Captions tried at a time; 1 = the likeliest word each time. PixelWorld's takes 1.",
+                ),
             ],
             outputs=[
                 io.Float.Output(
@@ -104,19 +120,29 @@ class CaptionReward(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls, image: Any, prompt: str, captioner: str, encoder: str, max_new_tokens: int, captions: str | None = None
+        cls,
+        image: Any,
+        prompt: str,
+        captioner: str,
+        encoder: str,
+        max_new_tokens: int,
+        captions: str | None = None,
+        mode: str = MODES[0],
+        beams: int = 1,
     ) -> io.NodeOutput:
         prompts, said = prompts_for(prompt, len(image)), [] if captions is None else captions.strip().splitlines()
-        readings = caption_readings(to_pillow(image), prompts, captioner, encoder, max_new_tokens, said)
+        style = Style(mode, beams, max_new_tokens)
+        readings = caption_readings(to_pillow(image), prompts, captioner, encoder, style, said)
         scores, told = [float(r.value or 0.0) for r in readings], [r.notes["caption"] for r in readings]
         order = choose([scores]).order
         ranks = [order.index(i) + 1 for i in range(len(scores))]
         above = [r.parts["above"] for r in readings]
         report = {"prompts": prompts, "captions": told, "scores": scores, "above": above, "ranks": ranks}
         report |= {"best": order[0], "captioner": "given" if said else captioner, "encoder": encoder}
-        shown = "\n".join(
-            f"{i}: {s:+.3f}, rank {r}: {t}" for i, (s, r, t) in enumerate(zip(scores, ranks, told, strict=True))
-        )
+        notices = list(dict.fromkeys(r.notes["cut"] for r in readings if "cut" in r.notes))
+        report |= {"mean": sum(scores) / len(scores), "mode": mode, "notices": notices}
+        rows = [f"{i}: {s:+.3f}, rank {r}: {t}" for i, (s, r, t) in enumerate(zip(scores, ranks, told, strict=True))]
+        shown = "\n".join([*rows, *notices])
         best = image[order[0] : order[0] + 1]
         whole = json.dumps(report, ensure_ascii=False, indent=1)
         return io.NodeOutput(scores, ranks, told, order[0], best, whole, ui={"text": (shown,)})

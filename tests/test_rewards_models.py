@@ -110,7 +110,7 @@ def greedy(step, start: list[int], end: int, count: int) -> list[int]:
 def test_blip_captions_are_greedy(root, pictures):
     folder = tiny.blip(root / "captioner", "BlipForConditionalGeneration")
     model, processor = opened(folder, "BlipForConditionalGeneration")
-    said = caption.captions(caption.load_captioner(str(folder), "cpu"), 12)(pictures)
+    said = caption.captions(caption.load_captioner(str(folder), "cpu"), caption.Style(max_new_tokens=12))(pictures)
     assert len(set(said)) > 1
     for image, text in zip(pictures, said, strict=True):
         pixels = processor.image_processor(images=image, return_tensors="pt").pixel_values

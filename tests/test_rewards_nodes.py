@@ -62,7 +62,7 @@ def test_caption_reward_is_eq_4_of_the_models_in_the_folders(folder, images, pic
     found = CaptionReward.execute(images, PROMPT, "blip2-opt-2.7b", "blip2-itm-vit-g", 12)
     scores, ranks, said, best, picture, report = found.args
     captioner = caption.load_captioner(str(folder / "blip2-opt-2.7b"), "cpu")
-    assert said == caption.captions(captioner, 12)(pictures)
+    assert said == caption.captions(captioner, caption.Style(max_new_tokens=12))(pictures)
     embed = caption.sentence_encoder(caption.load_encoder(str(folder / "blip2-itm-vit-g"), "cpu"))
     assert scores == pytest.approx((embed(said) * embed([PROMPT])).sum(-1).tolist(), abs=1e-5)
     assert ranks == [1 + sum(other > s for other in scores) for s in scores]
@@ -97,13 +97,17 @@ def test_models_are_under_the_hosts_memory_management(folder, images):
     import comfy.model_management as manager
     from interplay.guidance.hosts.comfyui import scores
 
-    scores.caption_readings([Image.new("RGB", (32, 32))], [PROMPT], "blip2-opt-2.7b", "my-encoder", 8)
+    scores.caption_readings(
+        [Image.new("RGB", (32, 32))], [PROMPT], "blip2-opt-2.7b", "my-encoder", caption.Style(max_new_tokens=8)
+    )
     held = [entry.model for entry in manager.current_loaded_models]
     opened = scores.opened("my-encoder", "comparing captions", caption.load_encoder)
     assert opened.managed.patcher in held
     manager.unload_all_models()
     assert opened.managed.patcher not in [entry.model for entry in manager.current_loaded_models]
-    again = scores.caption_readings([Image.new("RGB", (32, 32))], [PROMPT], "blip2-opt-2.7b", "my-encoder", 8)
+    again = scores.caption_readings(
+        [Image.new("RGB", (32, 32))], [PROMPT], "blip2-opt-2.7b", "my-encoder", caption.Style(max_new_tokens=8)
+    )
     assert again[0].value is not None
 
 

@@ -219,7 +219,12 @@ def lessons(rng: Random, size: int, pools: Sequence[Sequence[Lesson]]) -> list[L
         if source:
             out.append(rng.choice(pools[source - 1]))
             continue
-        scene = sample_scene(rng, seen=False)
-        image = (pictures([scene])[0] + 1) * 127.5
-        out.append(Lesson(scene, image.round().astype(np.uint8)))
+        out.append(rendered(rng))
     return out
+
+
+def rendered(rng: Random) -> Lesson:
+    """A scene as it is drawn exactly."""
+    scene = sample_scene(rng, seen=False)
+    image = (pictures([scene])[0] + 1) * 127.5
+    return Lesson(scene, image.round().astype(np.uint8))

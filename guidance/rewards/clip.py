@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from ...parsing import parse
+from .caption import noted
 from .loading import Loaded, Source, batches, load
 from .scorer import Reading, Scorer
 from .wording import name_of, properties, with_article
@@ -43,7 +44,7 @@ def scorer_on(loaded: Loaded, name: str) -> Scorer:
         seen = image_embeddings(loaded, images)
         said = text_embeddings(loaded, prompts)
         cosines = (seen * said).sum(-1).tolist()
-        return [_reading(loaded, c, seen[i], prompts[i]) for i, c in enumerate(cosines)]
+        return noted([_reading(loaded, c, seen[i], prompts[i]) for i, c in enumerate(cosines)], loaded, prompts)
 
     return Scorer("clip", f"CLIPModel of {name}", PARTS, measure)
 

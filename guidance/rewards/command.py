@@ -7,11 +7,12 @@ import argparse
 from ...errors import InterplayError
 from .scorer import Scorer
 
+MODES = ("short", "photo", "detailed")  # of captions
 PIXELWORLD = "pixelworld"  # in a folder's place: what the pack itself has for PixelWorld's pictures
 OPTIONS = {
     "clip": "CLIP score: folder of a CLIPModel",
     "tifa": "answers to the questions: folder of a BLIP, ViLT or chat model, or 'pixelworld'",
-    "captioner": "caption reward: folder of the captioner (BLIP-2, BLIP or a chat model), or 'pixelworld'",
+    "captioner": "caption reward: folder of the captioner (BLIP-2, BLIP, Florence-2 or a chat model), or 'pixelworld'",
     "caption-encoder": "caption reward: folder of the encoder (BLIP-2, CLIP or a sentence encoder), or 'pixelworld'",
     "itm": "ITM and ITC: folder of a BLIP-2 or BLIP retrieval model, or 'pixelworld' (ITC)",
     "vqascore": "VQAScore: folder of a BLIP, ViLT or chat model",
@@ -23,6 +24,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("scores (local folders; nothing is downloaded unless --download is given)")
     for name, about in OPTIONS.items():
         group.add_argument(f"--{name}", metavar="FOLDER", help=about)
+    group.add_argument(
+        "--caption-mode", choices=MODES, default="short", help="short; photo: after 'a photo of'; detailed"
+    )
+    group.add_argument("--beams", type=int, default=1, help="of the captioner's search (default: 1, greedy)")
     group.add_argument("--download", action="store_true", help="take repositories of huggingface.co for folders")
 
 
@@ -54,9 +59,10 @@ def scorers(args: argparse.Namespace, pixelworld: bool = False, device: str = "c
     elif args.captioner:
         if PIXELWORLD in (args.captioner, args.caption_encoder):
             raise InterplayError("PixelWorld's captioner and caption encoder go together: name 'pixelworld' for both.")
-        from .caption import caption_scorer
+        from .caption import Style, caption_scorer
 
-        made.append(caption_scorer(args.captioner, args.caption_encoder, device, args.download))
+        style = Style(args.caption_mode, args.beams)
+        made.append(caption_scorer(args.captioner, args.caption_encoder, device, args.download, style))
     if args.itm == PIXELWORLD:
         from .pixelworld_caption import match_scorer
 

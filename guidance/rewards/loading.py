@@ -87,6 +87,12 @@ def text_limit(loaded: Loaded) -> int:
     return 512
 
 
+def too_long(loaded: Loaded, text: str, name: str) -> str:
+    """A notice when the model reads only the beginning of a text; name: what the text is. Empty otherwise."""
+    limit, count = text_limit(loaded), len(loaded.tokenizer(text)["input_ids"])
+    return f"The {name} has {count} tokens and {limit} are read: its end is not compared." if count > limit else ""
+
+
 def load(
     source: Source,
     classes: dict[str, str],

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from .caption import instruct
+from .caption import instruct, noted
 from .loading import Loaded, Source, batches, load
 from .scorer import Reading, Scorer
 from .vqa import load_vqa, log_likelihood, look
@@ -42,7 +42,7 @@ def scorer_on(loaded: Loaded, name: str) -> Scorer:
         for part in batches(len(images), 8):
             itm, itc = match(loaded, images[part], prompts[part])
             out += [Reading(float(m), {"itc": float(c)}) for m, c in zip(itm, itc, strict=True)]
-        return out
+        return noted(out, loaded, prompts)
 
     return Scorer("itm", f"{type(loaded.model).__name__} of {name}", ("itc",), measure)
 

@@ -21,7 +21,7 @@ NONE = "none"
 def answers(image: Image, asked: Sequence[Question]) -> list[str]:
     """One answer for each question; "none" where the picture has no such thing to ask about."""
     seen = detect(np.asarray(image))
-    return [_answer(question, seen) for question in asked]
+    return [answer(question, seen) for question in asked]
 
 
 def pixelworld_scorer() -> Scorer:
@@ -29,7 +29,8 @@ def pixelworld_scorer() -> Scorer:
     return scorer(answers, "PixelWorld's exact detector")
 
 
-def _answer(question: Question, seen: Detection) -> str:
+def answer(question: Question, seen: Detection) -> str:
+    """What the picture that was read answers; "none" where it has no such thing to ask about."""
     things = [found for found in seen.objects if found.object == question.noun]
     if question.kind == "object":
         return _said(bool(things))

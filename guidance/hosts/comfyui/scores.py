@@ -36,6 +36,9 @@ CAPTIONERS = {
     "blip2-flan-t5-xl": "Salesforce/blip2-flan-t5-xl (16 GB)",
     "blip-image-captioning-large": "Salesforce/blip-image-captioning-large (1.9 GB)",
     "blip-image-captioning-base": "Salesforce/blip-image-captioning-base (1 GB)",
+    "Florence-2-base": "florence-community/Florence-2-base (0.5 GB)",
+    "Florence-2-large": "florence-community/Florence-2-large (1.6 GB)",
+    "Qwen3-VL-2B-Instruct": "Qwen/Qwen3-VL-2B-Instruct (4.3 GB)",
 }
 ENCODERS = {
     "blip2-itm-vit-g": "Salesforce/blip2-itm-vit-g (4.7 GB)",
@@ -50,6 +53,7 @@ MATCHERS = {
 ANSWERERS = {
     "blip-vqa-capfilt-large": "Salesforce/blip-vqa-capfilt-large (1.5 GB)",
     "blip-vqa-base": "Salesforce/blip-vqa-base (1.5 GB)",
+    "Qwen3-VL-2B-Instruct": "Qwen/Qwen3-VL-2B-Instruct (4.3 GB)",
 }
 KNOWN = {**CAPTIONERS, **ENCODERS, **CLIPS, **MATCHERS, **ANSWERERS}
 
@@ -159,10 +163,15 @@ def opened(name: str, role: str, loader: Callable[..., Loaded]) -> ManagedLoaded
 
 
 def caption_readings(
-    images: Sequence[Any], prompts: Sequence[str], captioner: str, encoder: str, words: int, said: Sequence[str] = ()
+    images: Sequence[Any],
+    prompts: Sequence[str],
+    captioner: str,
+    encoder: str,
+    style: caption.Style,
+    said: Sequence[str] = (),
 ) -> list[Reading]:
     """Eq. 4 (see ``rewards.caption``). said: captions from elsewhere, so that no captioner is needed."""
-    told = list(said) or describe(images, captioner, words)
+    told = list(said) or describe(images, captioner, style)
     if len(told) != len(images):
         raise InterplayError(f"There are {len(told)} captions and {len(images)} pictures; give one a line for each.")
     if encoder == PIXELWORLD:
@@ -172,15 +181,15 @@ def caption_readings(
             told, prompts, lambda t: model.embed(t, model.place.device), pixelworld_caption.DISTRACTORS
         )
     ready = opened(encoder, "comparing captions", caption.load_encoder).ready()
-    return caption.compare(told, prompts, caption.sentence_encoder(ready))
+    return caption.noted(caption.compare(told, prompts, caption.sentence_encoder(ready)), ready, prompts, told)
 
 
-def describe(images: Sequence[Any], captioner: str, words: int) -> list[str]:
-    """A caption for each picture; words: the longest, in tokens."""
+def describe(images: Sequence[Any], captioner: str, style: caption.Style) -> list[str]:
+    """A caption for each picture. PixelWorld's captioner names everything and knows one style."""
     if captioner == PIXELWORLD:
         model = own_model()
         return list(model.captions(pixelworld_caption.stacked(images).to(model.place.device)))
-    say = caption.captions(opened(captioner, "captions", caption.load_captioner).ready(), words)
+    say = caption.captions(opened(captioner, "captions", caption.load_captioner).ready(), style)
     out: list[str] = []
     for part in _parts(len(images)):
         out += say(images[part])

@@ -1,0 +1,330 @@
+"""Teach small models of the classes that published scorers have on PixelWorld; goes on where it stopped.
+
+    python -m interplay.guidance.rewards.small_models_train --out DIR
+
+Writes DIR/clip, DIR/blip-itm, DIR/blip-vqa, DIR/blip2-itm and DIR/blip2-caption, folders as published models have them:
+``interplay score PICTURES --prompt "..." --clip DIR/clip --itm DIR/blip-itm --vqascore DIR/blip-vqa`` reads them, and
+the nodes do when the folders lie in models/interplay. First an eye is taught to see, then each model reads and writes
+with it: BLIP's and BLIP-2's keep it as it is, as BLIP-2 does, CLIP goes on with it. All learn with near misses (parties
+or adjectives exchanged, one word changed), which the published ones did not.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import math
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy, normalize
+
+from ..pixelworld.caption_data import lessons, make_pool, sentences
+from ..pixelworld.caption_train import POOLS
+from ..pixelworld.train_autoencoder import save_atomically
+from ..pixelworld.world import Scene, caption
+from . import small_models as small
+from .small_models_lessons import Asked, Pool, asked_about, look, seen_pictures
+
+logger = logging.getLogger(__name__)
+STEPS = {"eye": 1500, "blip-itm": 1200, "blip2-itm": 900, "blip2-caption": 1200, "blip-vqa": 900, "clip": 700}
+BATCH = {"eye": 24, "clip": 24}  # 32 for the others
+RENDERED = 4500  # pictures that the models read, beside the decoded and drawn ones
+QUESTIONED = 1500  # pictures with questions
+ASKED = 5  # questions about a picture at a time
+RATE, EYE_RATE = 1.5e-3, 1e-3
+Step = Callable[[int], Tensor]
+
+
+def words(tokenizer: Any, texts: Sequence[str]) -> dict[str, Tensor]:
+    """Ids and mask, padded to the longest."""
+    found = tokenizer(list(texts), return_tensors="pt", padding=True)
+    return {name: found[name] for name in ("input_ids", "attention_mask")}
+
+
+def fit(place: Path, module: nn.Module, loss_of: Step, steps: int, rate: float) -> None:
+    """Train what of ``module`` has a gradient; goes on from ``place``, and leaves its last state there."""
+    trained = [p for p in module.parameters() if p.requires_grad]
+    optimiser, step = torch.optim.AdamW(trained, rate, betas=(0.9, 0.98), weight_decay=0.01), 0
+    if place.is_file():
+        state = torch.load(place, weights_only=True)
+        module.load_state_dict(state["module"])
+        optimiser.load_state_dict(state["optimiser"])
+        step = state["step"]
+    module.train()
+    total, began = 0.0, time.process_time()
+    while step < steps:
+        for group in optimiser.param_groups:
+            group["lr"] = rate * min(1.0, (step + 1) / 100) * (0.5 + 0.5 * math.cos(math.pi * step / steps)) + 1e-6
+        torch.manual_seed(step)
+        loss = loss_of(step)
+        optimiser.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(trained, 1.0)
+        optimiser.step()
+        step, total = step + 1, total + float(loss.detach())
+        if step % 50 == 0 or step == steps:
+            seconds = round(time.process_time() - began)
+            logger.info("%s", json.dumps({place.stem: step, "loss": round(total / 50, 4), "seconds": seconds}))
+            total = 0.0
+            state = {"module": module.state_dict(), "optimiser": optimiser.state_dict(), "step": step}
+            save_atomically(state, place)
+    module.eval()
+
+
+# --- contrast and matching --------------------------------------------------------------------------------------------
+
+
+class Scale(nn.Module):
+    """Logarithm of what cosines are multiplied with in training."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.value = nn.Parameter(torch.tensor(2.7))
+
+    def forward(self, cosines: Tensor) -> Tensor:
+        """Logits."""
+        return cosines * self.value.clamp(max=3.7).exp()
+
+
+def contrast(scale: Scale, cosines: Tensor) -> Tensor:
+    """cosines (B, B + M) of pictures with their own texts, then with near misses: each picture finds its text, each
+    text its picture.
+    """
+    count, logits = len(cosines), scale(cosines)
+    place = torch.arange(count)
+    return cross_entropy(logits, place) + cross_entropy(logits[:, :count].T, place)
+
+
+def pairs(scenes: Sequence[Scene], rng: Random) -> tuple[list[str], list[str], list[str]]:
+    """Texts for the contrast: own, then two near misses each; for matching: another own one; wrong ones: a near miss of
+    each, then another picture's.
+    """
+    said = [sentences(scene, rng) for scene in scenes]
+    one, misses = [s[1] for s in said], [text for s in said for text in s[3]]
+    others = [*one[1:], one[0]]
+    return [*one, *misses], [s[2] for s in said], [rng.choice(s[3]) for s in said] + others
+
+
+def blip_itm(model: Any, pool: Pool, tokenizer: Any, scale: Scale, rng: Random, size: int) -> Tensor:
+    """BLIP's: first token against first token, and its text encoder reading with the picture in view."""
+    seen, batch, _ = pool.some(rng, size)
+    texts, right, wrong = pairs([lesson.scene for lesson in batch], rng)
+    alone = model.text_encoder(**words(tokenizer, texts), return_dict=True).last_hidden_state[:, 0]
+    image = normalize(model.vision_proj(seen[:, 0]), dim=-1)
+    loss = contrast(scale, image @ normalize(model.text_proj(alone), dim=-1).T)
+    both = model.text_encoder(
+        **words(tokenizer, [*right, *wrong]), encoder_hidden_states=seen.repeat(3, 1, 1), return_dict=True
+    ).last_hidden_state[:, 0]
+    return loss + 2 * matched(model.itm_head(both), size)
+
+
+def blip2_itm(model: Any, pool: Pool, tokenizer: Any, scale: Scale, rng: Random, size: int) -> Tensor:
+    """BLIP-2's: the best of its queries against the first token, and queries and text reading each other."""
+    seen, batch, _ = pool.some(rng, size)
+    texts, right, wrong = pairs([lesson.scene for lesson in batch], rng)
+    queries = model.query_tokens.expand(size, -1, -1)
+    image = model.qformer(query_embeds=queries, encoder_hidden_states=seen, return_dict=True).last_hidden_state
+    image = normalize(model.vision_projection(image), dim=-1)
+    read = words(tokenizer, texts)
+    alone = model.qformer(
+        query_embeds=model.embeddings(input_ids=read["input_ids"]),
+        query_length=0,
+        attention_mask=read["attention_mask"],
+        return_dict=True,
+    ).last_hidden_state[:, 0]
+    text = normalize(model.text_projection(alone), dim=-1)
+    loss = contrast(scale, torch.einsum("bqd,td->btq", image, text).amax(-1))
+    read = words(tokenizer, [*right, *wrong])
+    queries, count = model.query_tokens.expand(3 * size, -1, -1), small.QUERIES
+    mask = torch.cat([torch.ones(3 * size, count, dtype=torch.long), read["attention_mask"]], 1)
+    both = model.qformer(
+        query_embeds=model.embeddings(input_ids=read["input_ids"], query_embeds=queries),
+        query_length=count,
+        attention_mask=mask,
+        encoder_hidden_states=seen.repeat(3, 1, 1),
+        return_dict=True,
+    ).last_hidden_state[:, :count]
+    return loss + 2 * matched(model.itm_head(both).mean(1), size)
+
+
+def matched(logits: Tensor, size: int) -> Tensor:
+    """The first ``size`` belong together, the others do not; both sides count the same."""
+    wanted = (torch.arange(len(logits)) < size).long()
+    return cross_entropy(logits, wanted, torch.tensor([size / (len(logits) - size), 1.0]))
+
+
+def clip(model: Any, pools: Sequence[Any], tokenizer: Any, scale: Scale, rng: Random, size: int) -> Tensor:
+    """CLIP's."""
+    batch = lessons(rng, size, pools)
+    texts, *_ = pairs([lesson.scene for lesson in batch], rng)
+    seen = model.vision_model(pixel_values=seen_pictures(batch)).pooler_output
+    said = model.text_model(**words(tokenizer, texts)).pooler_output
+    image, text = (normalize(x, dim=-1) for x in (model.visual_projection(seen), model.text_projection(said)))
+    return contrast(scale, image @ text.T)
+
+
+# --- writing ----------------------------------------------------------------------------------------------------------
+
+
+def blip2_caption(model: Any, pool: Pool, tokenizer: Any, rng: Random, size: int) -> Tensor:
+    """BLIP-2's: the queries' words about the picture, then the caption."""
+    seen, batch, _ = pool.some(rng, size)
+    queries = model.query_tokens.expand(size, -1, -1)
+    found = model.qformer(query_embeds=queries, encoder_hidden_states=seen, return_dict=True).last_hidden_state
+    read = words(tokenizer, [caption(lesson.scene) for lesson in batch])
+    ids, mask = read["input_ids"].clone(), read["attention_mask"]
+    ids[:, 0] = small.START
+    embeds = torch.cat([model.language_projection(found), model.get_input_embeddings()(ids)], 1)
+    whole = torch.cat([torch.ones(size, small.QUERIES, dtype=torch.long), mask], 1)
+    logits = model.language_model(inputs_embeds=embeds, attention_mask=whole).logits[:, small.QUERIES : -1]
+    return cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten(), ignore_index=small.PAD)
+
+
+def blip_vqa(model: Any, pool: Pool, asked: Any, tokenizer: Any, rng: Random, size: int) -> Tensor:
+    """BLIP's: its encoder reads the question with the picture in view, its decoder answers."""
+    chosen = [rng.choice(list(asked)) for _ in range(size)]
+    picked = [(i, *rng.choice(asked[i])) for i in chosen for _ in range(ASKED)]
+    seen = pool.seen[[i for i, _, _ in picked]].float()
+    question, said = words(tokenizer, [q for _, q, _ in picked]), words(tokenizer, [a for _, _, a in picked])
+    hidden = model.text_encoder(**question, encoder_hidden_states=seen, return_dict=True).last_hidden_state
+    ids = said["input_ids"].clone()
+    ids[:, 0] = small.START
+    logits = model.text_decoder(
+        input_ids=ids,
+        attention_mask=said["attention_mask"],
+        encoder_hidden_states=hidden,
+        encoder_attention_mask=question["attention_mask"],
+        return_dict=True,
+    ).logits
+    return cross_entropy(logits[:, :-1].flatten(0, 1), ids[:, 1:].flatten(), ignore_index=small.PAD)
+
+
+# --- all of it --------------------------------------------------------------------------------------------------------
+
+
+class Run:
+    """The folder, its pools, the eye, and what it has seen."""
+
+    def __init__(self, out: Path, steps: dict[str, int], seed: int, pools: dict[str, int], rendered: int) -> None:
+        self.out, self.steps, self.seed, self.rendered = out, steps, seed, rendered
+        (out / "state").mkdir(parents=True, exist_ok=True)
+        self.pools = [make_pool(out / f"{kind}.npz", count, seed, kind) for kind, count in pools.items()]
+        self._eye: nn.Module | None = None
+        self._pool: Pool | None = None
+
+    def rng(self, name: str, step: int) -> Random:
+        """Of one step."""
+        return Random(f"{name} {self.seed} {step}")
+
+    def place(self, name: str) -> Path:
+        """Where a stage keeps its state."""
+        return self.out / "state" / f"{name}.pt"
+
+    def eye(self) -> nn.Module:
+        """The eye, taught before it is handed out."""
+        if self._eye is None:
+            eye, asked = small.build("blip-itm", self.seed).get_submodule("vision_model"), Asked()
+
+            def loss(step: int) -> Tensor:
+                batch = lessons(self.rng("eye", step), BATCH["eye"], self.pools)
+                found: Tensor = asked(eye(seen_pictures(batch))[0], [lesson.scene for lesson in batch])
+                return found
+
+            fit(self.place("eye"), nn.ModuleDict({"eye": eye, "asked": asked}), loss, self.steps["eye"], EYE_RATE)
+            self._eye = eye.requires_grad_(False)
+        return self._eye
+
+    def pool(self) -> Pool:
+        """What the eye sees."""
+        if self._pool is None:
+            self._pool = look(self.eye(), self.pools, self.rendered, self.seed)
+        return self._pool
+
+    def teach(self, name: str) -> None:
+        """One of ``small.CLASSES``, into its folder."""
+        model = small.build(name, self.seed)
+        small.open_eye(model, self.eye(), seen_pictures(self.pools[0][:32]))
+        scale, size = Scale(), BATCH.get(name, 32)
+        if name == "blip2-caption":
+            other = self.taught("blip2-itm")
+            model.load_state_dict({k: v for k, v in other.items() if k.startswith(("query", "qformer"))}, strict=False)
+        if name != "clip":
+            model.get_submodule("vision_model").requires_grad_(False)
+        tokenizer = small.tokenizer(name, self.out / "state")
+        step = self._step(name, model, tokenizer, scale, size)
+        together, rate = nn.ModuleDict({"model": model, "scale": scale}), EYE_RATE / 2 if name == "clip" else RATE
+        fit(self.place(name), together, step, self.steps[name], rate)
+        small.save(name, model, self.out / name)
+
+    def taught(self, name: str) -> dict[str, Tensor]:
+        """The weights of a model that was taught before.
+
+        Raises:
+            FileNotFoundError: it was not.
+        """
+        state = torch.load(self.place(name), weights_only=True)["module"]
+        return {key.removeprefix("model."): value for key, value in state.items()}
+
+    def _step(self, name: str, model: Any, tokenizer: Any, scale: Scale, size: int) -> Step:
+        if name == "clip":
+            return lambda step: clip(model, self.pools, tokenizer, scale, self.rng(name, step), size)
+        pool = self.pool()
+        if name == "blip2-caption":
+            return lambda step: blip2_caption(model, pool, tokenizer, self.rng(name, step), size)
+        if name == "blip-vqa":
+            asked = self.questions(pool)
+            return lambda step: blip_vqa(model, pool, asked, tokenizer, self.rng(name, step), size)
+        loss = blip_itm if name == "blip-itm" else blip2_itm
+        return lambda step: loss(model, pool, tokenizer, scale, self.rng(name, step), size)
+
+    def questions(self, pool: Pool) -> dict[int, list[tuple[str, str]]]:
+        """Questions about some of the pictures, by their number in the pool; kept in a file, for parsing takes time."""
+        file = self.out / "state" / "questions.json"
+        if not file.is_file():
+            rng = Random(f"questions {self.seed}")
+            chosen = rng.sample(range(len(pool.lessons)), min(QUESTIONED, len(pool.lessons)))
+            made = {i: asked_about(pool.lessons[i].scene, rng) for i in chosen}
+            file.write_text(json.dumps(made), encoding="utf-8")
+        kept = json.loads(file.read_text(encoding="utf-8"))
+        return {int(i): [(q, a) for q, a in rows] for i, rows in kept.items()}
+
+
+def train(
+    out: Path,
+    names: Sequence[str] = tuple(small.CLASSES),
+    share: float = 1.0,
+    seed: int = 0,
+    pools: dict[str, int] = POOLS,
+    rendered: int = RENDERED,
+) -> None:
+    """Teach the models of these names. share: of the usual number of steps."""
+    torch.set_num_threads(1)
+    steps = {name: max(1, round(count * share)) for name, count in STEPS.items()}
+    run = Run(out, steps, seed, pools, rendered)
+    for name in [name for name in STEPS if name in names]:  # BLIP-2's captioner starts from its matcher
+        run.teach(name)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Train as the options say."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR")
+    parser.add_argument("--only", nargs="+", choices=list(small.CLASSES), default=list(small.CLASSES))
+    parser.add_argument("--share", type=float, default=1.0, help="of the usual number of steps (1)")
+    parser.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args(argv)
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    train(args.out, args.only, args.share, args.seed)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
