@@ -148,14 +148,15 @@ def test_errors_are_those_of_what_the_model_predicts(kind):
 # --- steps ------------------------------------------------------------------------------------------------------------
 
 
-def test_only_active_negatives_cost_a_gradient_and_it_is_the_right_one(world: World):
+@pytest.mark.parametrize("look_first", [True, False])
+def test_only_active_negatives_have_a_gradient_and_it_is_the_right_one(world: World, look_first: bool):
     """The loss built row by row with everything recorded, by finite differences along the gradient."""
-    s, data = settings(objective="contrast_hinge"), world.material()
+    s, data = settings(objective="contrast_hinge", look_first=look_first), world.material()
     with torch.no_grad():
         for p in world.parameters():
             p.add_(torch.randn(p.shape, generator=torch.Generator().manual_seed(1)) * 0.05)
         batch = contrast.make_batch(world, data, s, "train", 0, range(8))
-        plain, _ = contrast.terms(world, batch, s, constants(), True, torch.Tensor.mean)
+        plain, _ = contrast.terms(world, batch, s, constants(), 0, torch.Tensor.mean)
     gaps = (plain.n - plain.c).sort().values
     k = constants(margin=float(gaps[3] + gaps[4]) / 2)
     found = contrast.step_losses(world, data, s, k, 0, range(8))
@@ -172,6 +173,50 @@ def test_only_active_negatives_cost_a_gradient_and_it_is_the_right_one(world: Wo
             for p, g in zip(world.parameters(), grads, strict=True):
                 p.sub_(sign * width * g / size)
     assert (values[0] - values[1]) / (2 * width) == pytest.approx(float(size), rel=0.05)
+
+
+def test_looking_first_and_not_looking_make_the_same_step(world: World):
+    data, k = world.material(), constants(margin=0.3)
+    with torch.no_grad():
+        for p in world.parameters():
+            p.add_(0.02 * torch.randn(p.shape, generator=torch.Generator().manual_seed(1)))
+    for name in ("contrast_hinge", "hardneg_sample", "hardneg_paper"):
+        grads = []
+        for look in (True, False):
+            s = settings(objective=name, look_first=look)
+            grads.append(
+                torch.autograd.grad(contrast.step_losses(world, data, s, k, 0, range(8)).loss, world.parameters())
+            )
+        for a, b in zip(*grads, strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-7)
+
+
+def test_anchor_and_tripwire_cost_nothing_on_the_steps_between(world: World):
+    """Rows that the network sees: captions and negatives; every fourth step the empty caption and the frozen two."""
+    data, k = world.material(), constants()
+    seen: list[int] = []
+    hook = world.net.register_forward_hook(lambda module, args, out: seen.append(len(out)))
+    s = settings(anchor_every=4, watch_every=4, look_first=False)
+    for number, want in ((0, 8 * 5), (1, 8 * 2), (3, 8 * 2), (4, 8 * 5)):
+        seen.clear()
+        figures = contrast.step_losses(world, data, s, k, number, range(8)).figures
+        assert sum(seen) == want and ("anchor" in figures) == ("L_c_ref" in figures) == (want == 40)
+    seen.clear()
+    contrast.step_losses(world, data, settings(objective="softneg_raw", watch_every=4), k, 1, range(8))
+    hook.remove()
+    assert sum(seen) == 8 * 4  # eq. 2 is watched at every step
+
+
+def test_a_rare_anchor_weighs_as_many_times_as_much(world: World):
+    data, k = world.material(), constants()
+    with torch.no_grad():
+        for p in world.parameters():
+            p.add_(0.05 * torch.randn(p.shape, generator=torch.Generator().manual_seed(1)))
+    often, rare = (contrast.step_losses(world, data, settings(anchor_every=n), k, 0, range(8)) for n in (1, 3))
+    assert float(often.figures["anchor"]) > 0
+    assert float(rare.figures["anchor"]) == pytest.approx(3 * float(often.figures["anchor"]), rel=1e-4)
+    more = float(rare.loss.detach() - often.loss.detach())
+    assert more == pytest.approx(2 * float(often.figures["anchor"]), rel=1e-3)
 
 
 def test_a_step_depends_on_nothing_but_seed_step_and_row(world: World):

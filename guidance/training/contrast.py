@@ -27,12 +27,15 @@ class ContrastSettings:
     objective: one of OBJECTIVES. steps: optimiser steps; batch: pictures a step over all processes; micro: of these at
     once in each (0: all). rate: AdamW's, constant after ``warm`` steps. k: margin = mean + k spreads of the frozen
     model's L_n - L_c, measured on ``calibrate`` samples. eta, kappa, rho: weights of hinge, anchor and L_c
-    (softneg_guarded). clip: lambda. anchor_every: steps from anchor to anchor. dropout: share of empty captions
-    (``noneg``). low, high: range of the noise axis, 0 clean, 1 pure noise. min_snr: gamma of min-SNR weighting, 0 for
-    none. space: errors of what the model predicts ("native") or of the noise ("eps"). ema: decay of the average that is
-    handed out (0: none). checkpoint: run blocks twice instead of keeping them. tripwire: see there. held_out: share of
-    the records that are only validated on; draws: noises for each of at most ``held_out_most`` of them. patience:
-    validations without a better one until the run ends (0: never).
+    (softneg_guarded). clip: lambda. anchor_every: steps from anchor to anchor, which weighs as many times as much.
+    watch_every: steps from one look of the tripwire to the next (eq. 2 is watched at every step). look_first: negatives
+    run once without a graph, and only the active ones again with one: saves time where under a third of them are
+    active, and costs time where nearly all are. dropout: share of empty captions (``noneg``). low, high: range of the
+    noise axis, 0 clean, 1 pure noise. min_snr: gamma of min-SNR weighting, 0 for none. space: errors of what the model
+    predicts ("native") or of the noise ("eps"). ema: decay of the average that is handed out (0: none). checkpoint: run
+    blocks twice instead of keeping them. tripwire: see there. held_out: share of the records that are only validated
+    on; draws: noises for each of at most ``held_out_most`` of them. patience: validations without a better one until
+    the run ends (0: never).
     """
 
     objective: str = "contrast_hinge"
@@ -49,6 +52,8 @@ class ContrastSettings:
     rho: float = 0.5
     clip: float = 1.0
     anchor_every: int = 1
+    watch_every: int = 1
+    look_first: bool = True
     dropout: float = 0.1
     low: float = 0.1
     high: float = 0.9
@@ -68,7 +73,8 @@ class ContrastSettings:
     def __post_init__(self) -> None:
         if self.objective not in OBJECTIVES:
             raise InterplayError(f"The objective is one of {', '.join(OBJECTIVES)}, not '{self.objective}'.")
-        for name in ("steps", "batch", "calibrate", "anchor_every", "draws", "validate_every", "save_every"):
+        counts = ("steps", "batch", "calibrate", "anchor_every", "watch_every", "draws", "validate_every", "save_every")
+        for name in counts:
             if getattr(self, name) < 1:
                 raise InterplayError(f"{name} is {getattr(self, name)}; give a number of at least 1.")
         for name in ("micro", "warm", "clip_norm", "k", "eta", "kappa", "rho", "min_snr", "patience"):
@@ -181,37 +187,39 @@ def predict(model: Learner, batch: Batch, texts: Mapping[str, Sequence[str]]) ->
 
 
 def terms(
-    model: Learner, batch: Batch, s: ContrastSettings, k: Constants, anchored: bool, mean: Mean
+    model: Learner, batch: Batch, s: ContrastSettings, k: Constants, number: int, mean: Mean
 ) -> tuple[Terms, Tensor]:
-    """The errors that the objective needs, and which rows' negatives are active.
-
-    Frozen model and inactive negatives run without a graph; only active negatives run a second time with one.
+    """The errors that the objective, and the tripwire where it looks, need in step ``number``, and which rows'
+    negatives are active. The frozen model runs without a graph, and so do inactive negatives with ``s.look_first``.
     """
     kind, empty = OBJECTIVES[s.objective], [""] * len(batch.captions)
-    anchored = anchored and kind.anchor
+    anchored = kind.anchor and number % s.anchor_every == 0
+    watched = s.tripwire and (kind.null or number % s.watch_every == 0)
     weight = batch.levels.weight(s.space) * _min_snr(batch.levels, s)
+    texts = {"c": batch.captions, "n": batch.negatives, "u": empty}
 
     def error(found: Tensor, target: Tensor = batch.clean) -> Tensor:
         return (found - target).square().flatten(1).mean(1) * weight
 
-    wanted = {"c": batch.captions, **({"u": empty} if anchored or kind.null else {})}
-    wanted |= {"n": batch.negatives} if kind.negatives == "all" else {}
-    own = predict(model, batch, wanted)
-    silent = {} if "u" in wanted else {"u": empty}
-    silent |= {"n": batch.negatives} if kind.negatives == "some" else {}
+    def asked(names: set[str]) -> dict[str, Tensor]:
+        chosen = {name: text for name, text in texts.items() if name in names}
+        return predict(model, batch, chosen) if chosen else {}
+
+    apart = kind.negatives == "some" and s.look_first
+    wanted = {"c"} | ({"u"} if anchored or kind.null else set()) | ({"n"} if kind.negatives and not apart else set())
+    own = asked(wanted)
     with torch.no_grad():
-        rest = predict(model, batch, silent) if silent else {}
+        rest = asked(({"u"} if watched else set()) - wanted | ({"n"} if apart else set()))
         with model.adapter_off():
-            references = {"c": batch.captions, "u": empty, **({"n": batch.negatives} if "n" in kind.needs else {})}
-            frozen = predict(model, batch, references)
+            frozen = asked({*kind.needs, *(("c", "u") if watched else ()), *(("u",) if anchored else ())})
     found = {name: error(value) for name, value in {**rest, **own}.items()}
     reference = {f"{name}_ref": error(value) for name, value in frozen.items()}
     on = torch.zeros_like(batch.has)
     if "n" in found:
         on = active(s.objective, found["c"].detach(), found["n"].detach(), batch.has, k, mean)
-    if kind.negatives == "some" and bool(on.any()):
+    if apart and bool(on.any()):
         found["n"] = _with_gradient(model, batch, on, weight, found["n"])
-    anchor = error(own["u"], frozen["u"]) if anchored else None
+    anchor = error(own["u"], frozen["u"]) * s.anchor_every if anchored else None
     return Terms(has=batch.has, anchor=anchor, **found, **reference), on
 
 
@@ -252,7 +260,7 @@ def step_losses(
     """The losses of these rows of a step. mean: of a (B,) tensor over all processes; the own rows' where None."""
     over = mean or Tensor.mean
     batch = make_batch(model, data, s, "train", number, rows)
-    found, on = terms(model, batch, s, k, number % s.anchor_every == 0, over)
+    found, on = terms(model, batch, s, k, number, over)
     per_row = loss(s.objective, found, k, on) * batch.weight
     figures = {"loss": per_row.mean(), "active": on.float().mean()}
     for name in ("c", "n", "u", "c_ref", "u_ref", "anchor"):

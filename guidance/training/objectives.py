@@ -22,6 +22,7 @@ from ...errors import InterplayError
 class Objective:
     """negatives: "" (takes none), "some" (only those that are active get a gradient) or "all". anchor: the prediction
     without a caption is held to the frozen model's. null: L_u itself has a gradient. dropout: captions are dropped.
+    needs: which errors of the frozen model are in the loss.
     """
 
     about: str
@@ -47,9 +48,11 @@ OBJECTIVES = {
         "L_c + softplus(beta ((L_c - L_c_ref) - (L_n - L_n_ref))) / beta + kappa anchor",
         "all",
         anchor=True,
-        needs=("n",),
+        needs=("c", "n"),
     ),
-    "softneg_guarded": Objective("softplus(beta (L_c - L_u_ref)) / beta + rho L_c + kappa anchor", anchor=True),
+    "softneg_guarded": Objective(
+        "softplus(beta (L_c - L_u_ref)) / beta + rho L_c + kappa anchor", anchor=True, needs=("u",)
+    ),
     "softneg_raw": Objective("eq. 2 as printed: L_c - L_u, which has no lower bound; the tripwire stops it", null=True),
 }
 

@@ -60,7 +60,7 @@ def add_settings(parser: argparse.ArgumentParser, kind: Any, presets: Mapping[st
         name = "--" + field.name.replace("_", "-")
         about = f"({default})"
         if isinstance(default, bool):
-            group.add_argument(name, action="store_true", default=None, help=about)
+            group.add_argument(name, action=argparse.BooleanOptionalAction, default=None, help=about)
             continue
         taken: Callable[[str], Any] = float if default is None else type(default)
         group.add_argument(name, type=taken, default=None, metavar=taken.__name__.upper(), help=about)

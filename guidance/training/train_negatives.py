@@ -163,7 +163,7 @@ class _Trainer:
         values = {key: means[f"L_{key}"] for key in ("c", "c_ref", "u", "u_ref") if f"L_{key}" in means}
         if self.s.objective == "noneg" and self.s.dropout:
             values = {key: v for key, v in values.items() if key.startswith("c")}  # it is trained without captions, too
-        alarm = self.wire.see(values)
+        alarm = self.wire.see(values) if "c_ref" in values else ""  # else it does not look at this step
         if alarm:
             at = self.run.state.step
             self.run.optimiser.zero_grad(set_to_none=True)
