@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import comfy_tiny
 import pytest
 import torch
 from interplay.guidance.training.refl import ReflSettings, refl_losses
@@ -103,6 +104,57 @@ def test_prompts_of_different_length_do_not_mix(loaded):
         for row, text in enumerate(texts):
             alone = trainee.denoise(x[row : row + 1], rung, trainee.condition([text]))
             assert torch.allclose(both[row : row + 1], alone, atol=1e-4)
+
+
+class Texts:
+    """Stands for SDXL's two text encoders, which are too big here: a vector a token and a pooled one, by the text."""
+
+    def tokenize(self, text):
+        return text
+
+    def encode_from_tokens(self, text, return_pooled):
+        g = torch.Generator().manual_seed(len(text))
+        return 3 * torch.randn(1, 9, comfy_tiny.CONTEXT, generator=g), torch.randn(1, 1280, generator=g)
+
+
+def test_sdxl_is_called_as_by_the_hosts_sampler_and_has_a_gradient(loaded, reward):
+    import comfy.sampler_helpers
+    import comfy.samplers
+    from interplay.guidance.hosts.comfyui.refl import ModelTrainee
+
+    texts = Texts()
+    model = comfy_tiny.build("SDXL")
+    model.model.current_patcher = model  # as it is while the host samples
+    trainee = ModelTrainee(model, texts, loaded[2], PROMPTS, (128, 128))
+    with trainee.opened(4, "attn", 0):
+        wake(trainee.parameters())
+        x = 5 * torch.randn(2, 4, 16, 16, generator=torch.Generator().manual_seed(0))
+        rung = trainee.ladder(6)[2]
+        with torch.no_grad():
+            ours = trainee.denoise(x, rung, trainee.condition(PROMPTS))
+            for row, prompt in enumerate(PROMPTS):
+                context, pooled = texts.encode_from_tokens(prompt, True)
+                conds = comfy.sampler_helpers.convert_cond([[context, {"pooled_output": pooled}]])
+                noise, sigma = x[row : row + 1], torch.tensor([rung.name])
+                conds = comfy.samplers.encode_model_conds(model.model.extra_conds, conds, noise, "cpu", "positive")
+                options = {"transformer_options": {"sample_sigmas": sigma}}
+                hosts = comfy.samplers.calc_cond_batch(model.model, [conds], noise, sigma, options)[0]
+                torch.testing.assert_close(ours[row : row + 1], hosts, rtol=1e-3, atol=1e-3)
+        settings = ReflSettings(**{**SMALL, "ladder": 2, "first": 0, "last": 0, "carry": 0, "pretrain": "none"})
+
+        def loss():
+            return refl_losses(trainee, reward, PROMPTS, settings, 0)["loss"]
+
+        loss().backward()
+        gradients = [p.grad.clone() for p in trainee.parameters()]
+        norm, values = torch.cat([g.flatten() for g in gradients]).norm(), []
+        for sign in (1, -1):
+            with torch.no_grad():
+                for p, g in zip(trainee.parameters(), gradients, strict=True):
+                    p.add_(g / norm, alpha=(2 if values else 1) * sign * 0.01)
+                values.append(float(loss()))
+        assert float(norm) > 0
+        assert (values[0] - values[1]) / 0.02 == pytest.approx(float(norm), rel=0.05)
 
 
 def node_widgets(**changes):
