@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 PIXELWORLD = "pixelworld"
 JUDGES = ("caption", "itm", "itc", "likelihood")
-LORA_FILE, REPORT = "lora.safetensors", "report.json"
+LORA_FILE, REPORT, CURVES = "lora.safetensors", "report.json", "loss.png"
 TRAIN_SEED, WATCH_SEED = 4100, 4200  # of PixelWorld's prompts; the benchmark's seeds are others
 SETS = ("actions", "two objects")
 
@@ -248,8 +248,10 @@ def teller(what: str, every: int = 5) -> Callable[[int, int, Mapping[str, float]
 
 
 def finish(args: argparse.Namespace, model: Any, outcome: Any, trainer: str, reward: str) -> int:
-    """Write LoRA and report, and say what happened."""
+    """Write LoRA, report and curves, and say what happened."""
+    from .drawing import plot
     from .lora import save
+    from .refl_state import METRICS
 
     if os.environ.get("RANK", "0") != "0":
         return 0
@@ -264,6 +266,7 @@ def finish(args: argparse.Namespace, model: Any, outcome: Any, trainer: str, rew
         "validations": list(outcome.validations),
     }
     (args.out / REPORT).write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    plot(args.out / METRICS, args.out / CURVES, ("loss", "reward", "pretrain"))
     print(_table(outcome), f"{path} holds the LoRA of step {outcome.kept}; it ended because: {outcome.why}.", sep="\n")
     return 0
 

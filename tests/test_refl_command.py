@@ -1,0 +1,63 @@
+"""``interplay train refl`` and ``raft`` as they are called, on PixelWorld's own weights."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from interplay.cli import main
+from interplay.guidance.hosts.diffusers.pixelworld import load_pixelworld
+from interplay.guidance.training import raft_command, refl_command
+from interplay.guidance.training.lora import applied, load
+from interplay.guidance.training.raft import RaftSettings
+from interplay.guidance.training.refl import ReflSettings
+from interplay.guidance.training.refl_options import pixelworld_prompts
+
+PROMPT = "a red robot carrying a blue box"
+COMMON = ("--watch-count", "2", "--steps", "2", "--rank", "2", "--validate-every", "1", "--validate-steps", "2")
+REFL = ("--prompt-count", "2", "--batch", "2", "--ladder", "3", "--first", "1", "--last", "2", "--carry", "0")
+RAFT = ("--prompt-count", "2", "--batch", "2", "--pictures", "2", "--draw-steps", "2")
+
+
+@pytest.mark.parametrize("kind", ["refl", "raft"])
+def test_a_run_by_command(kind, tmp_path, capsys):
+    out = tmp_path / "run"
+    command = ["train", kind, "--out", str(out), *COMMON, *(REFL if kind == "refl" else RAFT)]
+    assert main(command) == 0
+    report = json.loads((out / "report.json").read_text())
+    assert [v["step"] for v in report["validations"]] == [0, 1, 2] and report["steps"] == 2
+    judged = [v["caption"] for v in report["validations"]]
+    assert report["kept"] == judged.index(max(judged))
+    assert f"the LoRA of step {report['kept']}" in capsys.readouterr().out
+    assert (out / "samples/step_00002.png").is_file() and (out / "loss.png").read_bytes()[:4] == b"\x89PNG"
+    pipeline, state = load_pixelworld(), load(out / "lora.safetensors")
+    x, t = torch.randn(1, 4, 16, 16, generator=torch.Generator().manual_seed(0)), torch.tensor([500])
+    with torch.no_grad():
+        text = pipeline.encode_prompt(PROMPT, "cpu", 1, False)[0]
+        before = pipeline.unet(x, t, text).sample
+        with applied(pipeline.unet, state):
+            after = pipeline.unet(x, t, text).sample
+        assert torch.equal(pipeline.unet(x, t, text).sample, before)
+    assert torch.equal(after, before) == (report["kept"] == 0)
+    assert main(command) == 2 and "resume it or choose another folder" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("presets", "kind"), [(refl_command.PRESETS, ReflSettings), (raft_command.PRESETS, RaftSettings)]
+)
+def test_presets_are_settings(presets, kind):
+    for values in presets.values():
+        kind(**values)
+    plain = ReflSettings()
+    assert (plain.ladder, plain.first, plain.last, plain.weight, plain.clip, plain.steps) == (40, 30, 39, 1e-3, 1, 100)
+
+
+def test_trained_prompts_hold_nothing_out_and_are_not_those_of_the_proof():
+    from interplay.guidance.pixelworld.world import PROMPT_SETS
+    from interplay.guidance.training.pixelworld import says_held_out
+
+    trained = pixelworld_prompts(256, 4100)
+    assert len(set(trained)) == 256 and not any(map(says_held_out, trained))
+    for name in ("actions", "actions held out", "two objects held out"):
+        assert not set(trained) & set(PROMPT_SETS[name](128, 0)), name
