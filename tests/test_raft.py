@@ -40,6 +40,21 @@ def test_winners_are_the_best_of_their_prompts(tmp_path):
         assert winner.reward == max(winner.rewards) > min(winner.rewards)
 
 
+def test_several_winners_a_prompt_stand_in_order(tmp_path):
+    model, settings = TinyTrainee(), RaftSettings(**{**vars(SMALL), "winners": 2})
+    winners = draw_winners(model, Wanted(), PROMPTS, settings, 0, tmp_path)
+    assert [w.prompt for w in winners] == [p for p in PROMPTS for _ in range(2)]
+    for number, winner in enumerate(winners):
+        names = [(SMALL.seed, "raft", 0, number // 2, i) for i in range(4)]
+        every = draw(model, [winner.prompt] * 4, names, 5, 2.0)
+        rewards = Wanted()(model.decode(every).clamp(0, 1), [winner.prompt] * 4)
+        order = rewards.argsort(descending=True)
+        assert torch.allclose(winner.latent.double(), every[int(order[number % 2])], atol=1e-5)
+        assert winner.reward == pytest.approx(float(rewards[order[number % 2]]), abs=1e-6)
+    lowest = min(w.reward for w in winners)
+    assert len(choose(winners, RaftSettings(winners=2, keep=lowest + 1e-9))) == len(winners) - 1
+
+
 def test_what_was_drawn_is_not_drawn_again(tmp_path):
     score = Wanted()
     first = draw_winners(TinyTrainee(), score, PROMPTS, SMALL, 0, tmp_path)
@@ -147,6 +162,7 @@ def test_a_reward_that_is_no_number(tmp_path):
     ("change", "words"),
     [
         ({"pictures": 1}, "Best of 1 is no choice"),
+        ({"pictures": 3, "winners": 3}, "3 winners of 3 pictures"),
         ({"rounds": 0}, "rounds is 0"),
         ({"low": 0.9, "high": 0.1}, "shares in order"),
         ({"rate": 2.0}, "learning rate is 2.0"),

@@ -33,9 +33,10 @@ WINNERS = "winners"
 class RaftSettings:
     """Settings of a run.
 
-    rounds: of drawing and training. pictures: drawn for each prompt. keep: winners are used only where their reward is
-    at least this, or None; best: share of the prompts, those with the best winners, that are used. spread: prompts
-    whose pictures differ in reward by no more than this are left out, because they teach nothing (0 keeps all).
+    rounds: of drawing and training. pictures: drawn for each prompt; winners: the best of these are taken. keep:
+    winners are used only where their reward is at least this, or None; best: share of the winners, the best of all
+    prompts, that are used. spread: winners whose reward is above their prompt's lowest by no more than this are left
+    out, because they teach nothing (0 keeps all).
     draw_steps, draw_cfg: of DDIM. draw_batch: pictures at once. steps: optimiser steps of each round. batch: winners a
     step over all processes. dropout: share of empty captions. low, high: range of noise levels in training, shares of
     the schedule. Others as in ``ReflSettings``.
@@ -43,6 +44,7 @@ class RaftSettings:
 
     rounds: int = 1
     pictures: int = 4
+    winners: int = 1
     keep: float | None = None
     best: float = 1.0
     spread: float = 0.0
@@ -72,6 +74,11 @@ class RaftSettings:
                 raise InterplayError(f"{name} is {getattr(self, name)}; give a number of at least 1.")
         if self.pictures < 2:
             raise InterplayError(f"Best of {self.pictures} is no choice; draw at least 2 pictures a prompt.")
+        if not 1 <= self.winners < self.pictures:
+            raise InterplayError(
+                f"{self.winners} winners of {self.pictures} pictures are no choice; take at least 1 and fewer than are "
+                "drawn."
+            )
         if not 0 < self.rate < 1:
             raise InterplayError(f"The learning rate is {self.rate}; 1e-4 is a good start for a LoRA.")
         if not 0 < self.best <= 1 or not 0 <= self.dropout < 1 or not 0 <= self.low < self.high <= 1:
@@ -80,16 +87,19 @@ class RaftSettings:
 
 @dataclass(frozen=True)
 class Winner:
-    """A prompt's best picture: its latent as the network sees it, and the rewards of all its pictures."""
+    """One of a prompt's best pictures: its latent as the network sees it, the rewards of all that were drawn for the
+    prompt, and its own place among these, 0 for the best.
+    """
 
     prompt: str
     latent: Tensor
     rewards: tuple[float, ...]
+    place: int = 0
 
     @property
     def reward(self) -> float:
         """Of the winner."""
-        return max(self.rewards)
+        return sorted(self.rewards, reverse=True)[self.place]
 
 
 def choose(winners: Sequence[Winner], settings: RaftSettings) -> list[Winner]:
@@ -113,7 +123,7 @@ def choose(winners: Sequence[Winner], settings: RaftSettings) -> list[Winner]:
 def draw_winners(
     model: Trainee, score: Score, prompts: Sequence[str], settings: RaftSettings, turn: int, out: Path, tell: Any = None
 ) -> list[Winner]:
-    """Best of n for every prompt; ``out`` keeps each batch, so that an ended run need not draw it again."""
+    """The winners of every prompt, best first; ``out`` keeps each batch, so that an ended run draws it only once."""
     folder = out / WINNERS / f"round_{turn}"
     folder.mkdir(parents=True, exist_ok=True)
     each = max(1, settings.draw_batch // settings.pictures)
@@ -130,9 +140,10 @@ def draw_winners(
             torch.save(held, file.with_suffix(".tmp"))
             file.with_suffix(".tmp").replace(file)
         rows = zip(held["prompts"], held["latents"], held["rewards"].tolist(), strict=True)
-        winners += [Winner(prompt, latent, tuple(rewards)) for prompt, latent, rewards in rows]
+        for prompt, latents, rewards in rows:
+            winners += [Winner(prompt, latent, tuple(rewards), place) for place, latent in enumerate(latents)]
         if tell is not None:
-            tell(len(winners), len(prompts), {"reward": winners[-1].reward})
+            tell(start + len(part), len(prompts), {"reward": max(held["rewards"][-1].tolist())})
     return winners
 
 
@@ -140,7 +151,7 @@ def draw_winners(
 def _draw_part(
     model: Trainee, score: Score, prompts: Sequence[str], settings: RaftSettings, turn: int, start: int
 ) -> dict[str, Any]:
-    """Winners of some prompts: latents (B, C, h, w), rewards (B, n) of all their pictures."""
+    """Winners of some prompts: latents (B, winners, C, h, w), the best first, rewards (B, n) of all their pictures."""
     texts = [prompt for prompt in prompts for _ in range(settings.pictures)]
     n = settings.pictures
     names = [(settings.seed, "raft", turn, start + i // n, i % n) for i in range(len(texts))]
@@ -153,7 +164,8 @@ def _draw_part(
     table = torch.cat(rewards).view(len(prompts), settings.pictures)
     if not bool(torch.isfinite(table).all()):
         raise InterplayError("The reward of a picture is not finite; look at the pictures, or use another reward.")
-    rows = torch.arange(len(prompts)) * settings.pictures + table.argmax(1)
+    best = table.sort(stable=True, dim=1, descending=True).indices[:, : settings.winners]
+    rows = torch.arange(len(prompts))[:, None] * settings.pictures + best
     return {"prompts": list(prompts), "latents": torch.cat(latents)[rows], "rewards": table}
 
 
@@ -240,16 +252,16 @@ def _winners(job: RaftJob, settings: RaftSettings, run: Run, turn: int, out: Pat
         draw_winners(job.model, job.score, job.prompts, settings, turn, out, job.drawn)
     run.workers.wait()
     found = draw_winners(job.model, job.score, job.prompts, settings, turn, out)
-    used = choose(found, settings)
+    used, first = choose(found, settings), [w for w in found if w.place == 0]
     line = {
         "round": turn,
-        "prompts": len(found),
+        "prompts": len(first),
         "used": len(used),
-        "mean reward": sum(sum(w.rewards) for w in found) / sum(len(w.rewards) for w in found),
+        "mean reward": sum(sum(w.rewards) for w in first) / sum(len(w.rewards) for w in first),
         "winners' mean reward": sum(w.reward for w in used) / len(used),
     }
     if run.workers.rank == 0:
-        records = [{"prompt": w.prompt, "rewards": [round(r, 5) for r in w.rewards]} for w in found]
+        records = [{"prompt": w.prompt, "rewards": [round(r, 5) for r in w.rewards]} for w in first]
         text = "\n".join(map(json.dumps, records)) + "\n"
         (out / WINNERS / f"round_{turn}.jsonl").write_text(text, encoding="utf-8")
     run.log(line)
