@@ -1,26 +1,30 @@
 """Contrastive LoRAs on PixelWorld: every objective, seed by seed, against the weights as they are.
 
 ``python benchmarks/training.py --out DIR`` trains what is missing in DIR, measures what was not measured, and prints
-the table of docs/training.md. It goes on where it was ended.
+the tables of docs/training.md. It goes on where it was ended. Pairs and prompts are the same for all runs, and all are
+of combinations that are held out. Intervals are bootstraps over seeds and over pairs or prompts (10,000 draws).
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import statistics
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
+import numpy as np
 import torch
 from interplay.cli import main as interplay
 from interplay.guidance.hosts.diffusers.pixelworld import load_pixelworld
 from interplay.guidance.hosts.diffusers.training import PipelineLearner
+from interplay.guidance.pixelworld.world import PROMPT_SETS
 from interplay.guidance.training.lora import load
 from interplay.guidance.training.objectives import OBJECTIVES
-from interplay.guidance.training.pixelworld import drawn_right, told_apart
+from interplay.guidance.training.pixelworld import HELD_OUT, told_pairs, verdicts
 
-COLUMNS = ("text", "image", "group", "actions held out", "two objects held out", "quality")
+COLUMNS = ("text", "image", "group", *HELD_OUT, "both sets", "quality")
+BASE = "weights as they are"
+Rows = list[dict[str, list[float]]]
 
 
 def train(objective: str, seed: int, args: argparse.Namespace) -> int:
@@ -29,25 +33,62 @@ def train(objective: str, seed: int, args: argparse.Namespace) -> int:
     if (out / "lora.safetensors").is_file():
         return 0
     command = ["train", "negatives-lora", "--out", str(out), "--objective", objective, "--seed", str(seed)]
-    command += ["--steps", str(args.steps), "--batch", str(args.batch), *args.more]
+    command += ["--steps", str(args.steps)] if args.steps else []
+    command += [option for option in args.more if option != "--"]
     return interplay([*command, *(["--resume"] if (out / "settings.json").is_file() else [])])
 
 
-def measure(lora: Path | None, args: argparse.Namespace) -> dict[str, Any]:
-    """Winoground-style scores of pairs, and right pictures of prompts, of held-out combinations."""
-    file = (lora.parent if lora else args.out) / f"figures_{args.n}.json"
-    if file.is_file():
-        return json.loads(file.read_text())
+def measure(lora: Path | None, args: argparse.Namespace) -> dict[str, list[float]]:
+    """Right or wrong, pair by pair and prompt by prompt; each part is kept as soon as it is known."""
+    file = (lora.parent if lora else args.out) / f"figures_{args.pairs}_{args.n}_{args.draw_steps}.json"
+    figures: dict[str, list[float]] = json.loads(file.read_text()) if file.is_file() else {}
+    if len(figures) == len(COLUMNS):
+        return figures
     model = PipelineLearner(load_pixelworld())
     if lora is not None:
         model.lora.take(load(lora))
-    found = told_apart(model, args.n)
-    drawn = drawn_right(model.pipeline, n=args.n, steps=args.draw_steps)
-    figures = {name: found[name]["value"] for name in ("text", "image", "group")}
-    figures |= {name: row["all_right"]["value"] for name, row in drawn.items()}
-    figures["quality"] = statistics.mean(row["quality"]["value"] for row in drawn.values())
+    if "text" not in figures:
+        found = told_pairs(model, args.pairs)
+        figures |= {name: [float(hit) for hit in hits] for name, hits in found.items()}
+        file.write_text(json.dumps(figures))
+    for name in HELD_OUT:
+        if name not in figures:
+            said = verdicts(model.pipeline, PROMPT_SETS[name](args.n, 0), steps=args.draw_steps)
+            figures[name] = [float(v.all_right) for v in said]
+            figures["quality"] = figures.get("quality", []) + [float(v.quality) for v in said]
+            file.write_text(json.dumps(figures))
+    figures["both sets"] = [value for name in HELD_OUT for value in figures[name]]
     file.write_text(json.dumps(figures))
     return figures
+
+
+def interval(rows: np.ndarray, draws: int = 10_000) -> tuple[float, float, float]:
+    """Mean and 95 % interval of (seeds, pairs) values, by drawing seeds and pairs again."""
+    rng = np.random.default_rng(0)
+    seeds, pairs = rows.shape
+    means = np.empty(draws)
+    for i in range(draws):
+        chosen = rows[rng.integers(seeds, size=seeds)]
+        means[i] = chosen[:, rng.integers(pairs, size=pairs)].mean()
+    low, high = np.percentile(means, [2.5, 97.5])
+    return float(rows.mean()), float(low), float(high)
+
+
+def cell(rows: Rows, column: str, other: Rows | None = None) -> str:
+    """Mean and interval in per cent, or of the difference from other rows: seed by seed where these have as many."""
+    values = np.array([row[column] for row in rows])
+    if other is not None:
+        values = values - np.array([row[column] for row in other])
+    scale, digits = (1.0, 4) if column == "quality" else (100.0, 1)
+    mean, low, high = (f"{scale * v:{'+' if other else ''}.{digits}f}" for v in interval(values))
+    return f"{mean} ({low} to {high})"
+
+
+def table(title: str, rows: Sequence[tuple[str, int, list[str]]]) -> None:
+    """Print one."""
+    print(f"\n| {title} | seeds | " + " | ".join(COLUMNS) + " |", "|---" * (len(COLUMNS) + 2) + "|", sep="\n")
+    for name, seeds, cells in rows:
+        print(f"| {name} | {seeds} | " + " | ".join(cells) + " |")
 
 
 def main() -> None:
@@ -55,30 +96,28 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--objectives", nargs="*", default=list(OBJECTIVES))
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
-    parser.add_argument("--steps", type=int, default=150)
-    parser.add_argument("--batch", type=int, default=8)
-    parser.add_argument("--n", type=int, default=64, help="pairs, and prompts of each set (64)")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--steps", type=int, help="of each run (the preset's)")
+    parser.add_argument("--pairs", type=int, default=128)
+    parser.add_argument("--n", type=int, default=64, help="prompts of each of the two sets (64)")
     parser.add_argument("--draw-steps", type=int, default=15)
-    parser.add_argument("more", nargs="*", help="after --: further options of the command")
+    parser.add_argument("more", nargs=argparse.REMAINDER, help="after --: further options of the command")
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(1)
-    rows: dict[str, list[dict[str, Any]]] = {}
+    found: dict[str, Rows] = {BASE: [measure(None, args)]}
     for objective in args.objectives:
         for seed in args.seeds:
             print(f"{objective} {seed}: exit status {train(objective, seed, args)}", flush=True)
-            rows.setdefault(objective, []).append(measure(args.out / f"{objective}_{seed}" / "lora.safetensors", args))
-    rows = {"weights as they are": [measure(None, args)], **rows}
-    print("| objective | seeds | " + " | ".join(COLUMNS) + " |", "|---" * (len(COLUMNS) + 2) + "|", sep="\n")
-    for name, found in rows.items():
-        cells = [_cell([row[column] for row in found]) for column in COLUMNS]
-        print(f"| {name} | {len(found)} | " + " | ".join(cells) + " |")
-
-
-def _cell(values: list[float]) -> str:
-    mean = f"{100 * statistics.mean(values):.1f}"
-    return mean if len(values) < 2 else f"{mean} ({100 * min(values):.1f} to {100 * max(values):.1f})"
+            lora = args.out / f"{objective}_{seed}" / "lora.safetensors"
+            found.setdefault(objective, []).append(measure(lora, args))
+    table("", [(name, len(rows), [cell(rows, c) for c in COLUMNS]) for name, rows in found.items()])
+    differences: list[tuple[str, int, list[str]]] = []
+    for name, rows in found.items():
+        for other, against in ((BASE, found[BASE] * len(rows)), ("noneg", found.get("noneg", []))):
+            if name not in (BASE, other) and len(against) == len(rows):
+                differences.append((f"{name} − {other}", len(rows), [cell(rows, c, against) for c in COLUMNS]))
+    table("difference, points", differences)
 
 
 if __name__ == "__main__":

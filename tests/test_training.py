@@ -313,6 +313,15 @@ def test_a_run_that_was_ended_goes_on_bit_for_bit(world: World, trained: World, 
         run(other, tmp_path / "part", steps=6, ema=0.9)
 
 
+def test_the_rate_rises_and_falls(world: World, tmp_path: Path):
+    run(world, tmp_path, steps=8, warm=2, fade=0.5, rate=1e-3)
+    rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    rates = [r["lr"] for r in rows if "lr" in r]
+    assert rates == pytest.approx([5e-4, 1e-3, 1e-3, 1e-3, 1e-3, 7.5e-4, 5e-4, 2.5e-4])
+    with pytest.raises(InterplayError, match=r"fade is 1\.5"):
+        settings(fade=1.5)
+
+
 def test_small_batches_at_once_make_the_same_step(world: World):
     data, k = world.material(), constants()
     with torch.no_grad():

@@ -25,7 +25,8 @@ class ContrastSettings:
     """Settings of a run.
 
     objective: one of OBJECTIVES. steps: optimiser steps; batch: pictures a step over all processes; micro: of these at
-    once in each (0: all). rate: AdamW's, constant after ``warm`` steps. k: margin = mean + k spreads of the frozen
+    once in each (0: all). rate: AdamW's, reached after ``warm`` steps; over the last share ``fade`` of the run it
+    falls to zero. k: margin = mean + k spreads of the frozen
     model's L_n - L_c, measured on ``calibrate`` samples. eta, kappa, rho: weights of hinge, anchor and L_c
     (softneg_guarded). clip: lambda. anchor_every: steps from anchor to anchor, which weighs as many times as much.
     watch_every: steps from one look of the tripwire to the next (eq. 2 is watched at every step). look_first: negatives
@@ -43,6 +44,7 @@ class ContrastSettings:
     batch: int = 4
     micro: int = 0
     rate: float = 1e-4
+    fade: float = 0.0
     warm: int = 10
     clip_norm: float = 1.0
     k: float = 1.0
@@ -84,6 +86,8 @@ class ContrastSettings:
             raise InterplayError(f"The learning rate is {self.rate}; 1e-4 is a good start for a LoRA.")
         if not 0 < self.low < self.high < 1 or not 0 <= self.dropout < 1 or not 0 <= self.held_out < 1:
             raise InterplayError("Give shares in order: 0 < low < high < 1, 0 <= dropout < 1, 0 <= held_out < 1.")
+        if not 0 <= self.fade <= 1:
+            raise InterplayError(f"fade is {self.fade}; give the share of the run, 0 to 1, in which the rate falls.")
         if not 0 <= self.ema < 1:
             raise InterplayError(f"The EMA's decay is {self.ema}; give 0 for none, or a number such as 0.99.")
         if self.space not in SPACES:
@@ -91,6 +95,10 @@ class ContrastSettings:
         if self.objective == "softneg_raw" and not self.tripwire:
             raise InterplayError("softneg_raw is eq. 2, which has no lower bound; it runs with the tripwire only.")
         check_clip(self.objective, self.clip)
+
+    def rate_at(self, step: int) -> float:
+        """The learning rate of a step, but for the warm-up."""
+        return self.rate * (min(1.0, (self.steps - step) / (self.fade * self.steps)) if self.fade else 1.0)
 
 
 @dataclass(frozen=True)

@@ -121,13 +121,18 @@ def verdicts(pipeline: Any, prompts: Sequence[str], seed: int = 0, steps: int = 
     return [judge(prompt, image) for prompt, image in zip(prompts, images, strict=True)]
 
 
-@torch.no_grad()
 def told_apart(
     learner: Any, n: int = 64, seed: int = 0, levels: int = 5, seen: bool = False
 ) -> dict[str, dict[str, Any]]:
     """Winoground's text, image and group score of the learner's model, with its LoRA, on ``n`` pairs of pictures whose
     captions use the same words (chance 25, 25 and 16.7 %). seen: False for held-out combinations.
     """
+    return {name: evaluate.share(hits) for name, hits in told_pairs(learner, n, seed, levels, seen).items()}
+
+
+@torch.no_grad()
+def told_pairs(learner: Any, n: int = 64, seed: int = 0, levels: int = 5, seen: bool = False) -> dict[str, list[bool]]:
+    """The same pair by pair, so that two models can be held against each other on each."""
     from ..rewards.evaluate import winoground
 
     pairs = list(_pairs(n, seed, seen))
@@ -136,7 +141,7 @@ def told_apart(
         for table in _tables(learner, pairs[start : start + 16], seed, levels):
             for name, hit in winoground(table).items():
                 hits[name].append(hit)
-    return {name: evaluate.share(values) for name, values in hits.items()}
+    return hits
 
 
 def _pairs(n: int, seed: int, seen: bool) -> list[tuple[world.Scene, world.Scene]]:

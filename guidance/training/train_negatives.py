@@ -149,6 +149,7 @@ class _Trainer:
             for name, value in found.figures.items():
                 totals[name] = totals.get(name, torch.zeros_like(value)) + value * (len(part) / len(self.rows))
         self.watch({name: float(run.workers.mean(value)) for name, value in totals.items()})
+        run.rate = s.rate_at(run.state.step)
         figures = run.advance(totals)
         figures["lr"] = float(run.optimiser.param_groups[0]["lr"])
         seconds = max(time.monotonic() - began, 1e-9)
