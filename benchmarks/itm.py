@@ -1,12 +1,14 @@
 """Scores on PixelWorld against ground truth: do they know right pictures from wrong ones, and swapped captions?
 
-    python benchmarks/itm.py --prompts 60 --images 8 --out itm.json
+    python benchmarks/itm.py --prompts 64 --images 8 --scenes 60 --models DIR --out itm.json
 
 Draws ``--images`` pictures of each prompt with the stock pipeline, scores them with the same model (DiffusionITM) and
 with PixelWorld's caption model, and judges them by the world's exact detector; goes on where it stopped. Prints JSON:
 the area under the ROC curve for all-right pictures, all-right shares of the picture each score chooses against a random
 pick (with 95 % bootstrap intervals over prompts), and how often true scenes fit their caption better than swapped ones.
---weights FOLDER takes other PixelWorld weights.
+--models DIR adds CLIP score, ITM, ITC, VQAScore, TIFA and the caption reward by the small models of the published
+classes that ``python -m interplay.guidance.rewards.small_models_train --out DIR`` teaches. --weights FOLDER takes other
+PixelWorld weights.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ import argparse
 import importlib.util
 import json
 import sys
-from functools import partial
+from functools import cache
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -38,6 +40,8 @@ from interplay.guidance.hosts.diffusers.pixelworld import load_pixelworld  # noq
 from interplay.guidance.pixelworld.detect import judge  # noqa: E402
 from interplay.guidance.pixelworld.render import enlarge, render  # noqa: E402
 from interplay.guidance.pixelworld.world import PROMPT_SETS, caption, sample_scene  # noqa: E402
+from interplay.guidance.rewards import Scorer, clip, matching, vqa  # noqa: E402
+from interplay.guidance.rewards import caption as captioning  # noqa: E402
 from interplay.guidance.rewards.itm_settings import itm_preset  # noqa: E402
 from interplay.guidance.rewards.pixelworld import pixelworld_scorer  # noqa: E402
 from interplay.guidance.rewards.pixelworld_caption import caption_scorer, match_scorer  # noqa: E402
@@ -45,8 +49,17 @@ from interplay.guidance.rewards.swaps import swapped_captions  # noqa: E402
 from interplay.parsing import parse  # noqa: E402
 from PIL import Image  # noqa: E402
 
-NAMES = ("score", "margin", "p", "mix")  # of DiffusionITM; mix: score and margin, each brought to the same spread
+NAMES = ("score", "margin", "p", "score+margin", "score+p")  # of DiffusionITM; +: each brought to the same spread
+SWAPPED = ("caption", "itc", "itc_likelihood", "tifa_all")
 FURTHER = ("caption", "itc", "itc_likelihood", "tifa", "tifa_edges", "tifa_all")
+OF_MODELS = {
+    "clip": ("clip", "clip_hessel", "clip_torchmetrics"),
+    "blip-itm": ("itm", "itm_itc"),
+    "blip2-itm": ("itm", "itm_itc"),
+    "blip2-caption": ("caption", "caption_above"),
+    "blip-vqa": ("vqascore", "vqascore_ratio"),
+    "blip-vqa tifa": ("tifa", "tifa_edges", "tifa_all"),
+}
 
 
 def auc(right: list[float], wrong: list[float]) -> float | None:
@@ -74,7 +87,11 @@ def choose(pipeline: Any, args: argparse.Namespace) -> dict[str, Any]:
         if not args.own_only and "caption" not in row:
             images = [Image.open(folder / "pictures" / f"{number:03d}_{i}.png") for i in range(args.images)]
             row |= further_figures(images, prompt)
-            row["margin+caption"] = (_standard(np.array(row["margin"])) + _standard(np.array(row["caption"]))).tolist()
+            row["p+caption"] = (_standard(np.array(row["p"])) + _standard(np.array(row["caption"]))).tolist()
+            place.write_text(json.dumps(row), encoding="utf-8")
+        if args.models and not set(row) >= set(model_columns(args.models)):
+            images = [Image.open(folder / "pictures" / f"{number:03d}_{i}.png") for i in range(args.images)]
+            row |= model_figures(args.models, images, [prompt] * len(images))
             place.write_text(json.dumps(row), encoding="utf-8")
     return summary(args.work)
 
@@ -98,8 +115,8 @@ def own_figures(pipeline: Any, args: argparse.Namespace, prompt: str, images: li
     score = found.values()[:, 0].numpy()
     margins = np.array([m.mean if (m := found.margin(i)) else 0.0 for i in range(len(images))])
     p = np.array([found.match(i) for i in range(len(images))])
-    mix = _standard(score) + _standard(margins)
-    return {name: v.tolist() for name, v in zip(NAMES, (score, margins, p, mix), strict=True)}
+    mixes = [_standard(score) + _standard(other) for other in (margins, p)]
+    return {name: v.tolist() for name, v in zip(NAMES, (score, margins, p, *mixes), strict=True)}
 
 
 def further_figures(images: list[Image.Image], prompt: str) -> dict[str, list[float]]:
@@ -108,6 +125,35 @@ def further_figures(images: list[Image.Image], prompt: str) -> dict[str, list[fl
     for scorer in (caption_scorer(), match_scorer(), pixelworld_scorer()):
         found = [scorer.cells(reading) for reading in scorer.score(images, [prompt] * len(images))]
         out |= {name: [float(cell[name] or 0.0) for cell in found] for name in FURTHER if name in scorer.columns}
+    return out
+
+
+@cache
+def models(folder: Path) -> dict[str, Scorer]:
+    """The scorers of OF_MODELS whose folders are there, opened as any published model's folder is."""
+    place = {name: str(folder / name.split()[0]) for name in OF_MODELS}
+    makers = {
+        "clip": lambda: clip.clip_scorer(place["clip"]),
+        "blip-itm": lambda: matching.itm_scorer(place["blip-itm"]),
+        "blip2-itm": lambda: matching.itm_scorer(place["blip2-itm"]),
+        "blip2-caption": lambda: captioning.caption_scorer(place["blip2-caption"], place["blip2-itm"]),
+        "blip-vqa": lambda: matching.vqascore_scorer(place["blip-vqa"]),
+        "blip-vqa tifa": lambda: vqa.tifa_scorer(place["blip-vqa"]),
+    }
+    return {name: make() for name, make in makers.items() if Path(place[name], "config.json").is_file()}
+
+
+def model_columns(folder: Path) -> list[str]:
+    """What ``model_figures`` gives, such as "clip: clip_hessel"."""
+    return [f"{name.split()[0]}: {column}" for name in models(folder) for column in OF_MODELS[name]]
+
+
+def model_figures(folder: Path, images: list[Image.Image], prompts: list[str]) -> dict[str, list[float]]:
+    """Scores by the small models of the published classes."""
+    out: dict[str, list[float]] = {}
+    for name, scorer in models(folder).items():
+        found = [scorer.cells(reading) for reading in scorer.score(images, prompts)]
+        out |= {f"{name.split()[0]}: {c}": [float(cell[c] or 0.0) for cell in found] for c in OF_MODELS[name]}
     return out
 
 
@@ -146,22 +192,26 @@ def separate(pipeline: Any, args: argparse.Namespace) -> dict[str, Any]:
     """True scenes, rendered exactly: how often the caption fits better than each kind of swapped caption, by score."""
     place = args.work / "swapped.json"
     kept: dict[str, dict[str, list[bool]]] = json.loads(place.read_text(encoding="utf-8")) if place.is_file() else {}
-    scorers = {"score": lambda image, texts: own_values(pipeline, args, image, texts)}
+    found = {"own": lambda image, texts: {"score": own_values(pipeline, args, image, texts)}}
     if not args.own_only:
-        scorers |= {name: partial(further_values, name) for name in ("caption", "itc", "itc_likelihood", "tifa_all")}
+        found["further"] = further_values
+    if args.models:
+        found["models"] = lambda image, texts: model_figures(args.models, [image] * len(texts), texts)
     rng = Random(f"itm {args.seed}")
     scenes = [sample_scene(rng, "action", adorned=False) for _ in range(args.scenes)]
-    for name, values_of in scorers.items():
-        if name in kept or not scenes:
+    names = {"own": ["score"], "further": list(SWAPPED), "models": model_columns(args.models) if args.models else []}
+    for source, values_of in found.items():
+        if not scenes or set(kept) >= set(names[source]):
             continue
-        wins: dict[str, list[bool]] = {}
+        wins: dict[str, dict[str, list[bool]]] = {name: {} for name in names[source]}
         for scene in scenes:
             image, text = Image.fromarray(enlarge(render(scene)[0])), caption(scene)
             swaps = swapped_captions(parse(text))
             values = values_of(image, [text, *(s.text for s in swaps)])
-            for swap, value in zip(swaps, values[1:], strict=True):
-                wins.setdefault(swap.operation, []).append(values[0] > value)
-        kept[name] = wins
+            for name in names[source]:
+                for swap, value in zip(swaps, values[name][1:], strict=True):
+                    wins[name].setdefault(swap.operation, []).append(values[name][0] > value)
+        kept |= wins
         place.write_text(json.dumps(kept), encoding="utf-8")
     return {
         name: {
@@ -179,9 +229,10 @@ def own_values(pipeline: Any, args: argparse.Namespace, image: Image.Image, text
     return values
 
 
-def further_values(name: str, image: Image.Image, texts: list[str]) -> list[float]:
-    """Another score of one picture under each text."""
-    return [further_figures([image], text)[name][0] for text in texts]
+def further_values(image: Image.Image, texts: list[str]) -> dict[str, list[float]]:
+    """The scores of SWAPPED of one picture under each text."""
+    found = [further_figures([image], text) for text in texts]
+    return {name: [values[name][0] for values in found] for name in SWAPPED}
 
 
 def main() -> int:
@@ -196,6 +247,7 @@ def main() -> int:
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--cfg", type=float, default=5.0)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--models", type=Path, metavar="DIR", help="folder of small models, see above")
     parser.add_argument("--own-only", action="store_true", help="no scores but DiffusionITM's")
     parser.add_argument("--out", type=Path)
     parser.add_argument("--work", type=Path, default=Path("itm_work"), help="folder to go on from when run again")

@@ -9,7 +9,7 @@ import pytest
 import tiny_models as tiny
 import torch
 from interplay.errors import InterplayError
-from interplay.guidance.rewards import Scorer, caption, clip, command, loading, matching, vqa
+from interplay.guidance.rewards import Reading, Scorer, caption, clip, command, loading, matching, vqa
 from interplay.guidance.rewards.answers import questions_of
 from PIL import Image
 
@@ -340,3 +340,116 @@ def test_the_command_builds_what_was_asked_for(clip_folder, vqa_folder, blip2_ma
     assert [s.name for s in command.scorers(args, pixelworld=True)] == ["clip", "tifa", "itm", "vqascore"]
     with pytest.raises(InterplayError, match="needs both --captioner"):
         command.scorers(parser.parse_args(["--captioner", "x"]))
+
+
+# --- how captions are written -----------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def captioner(root):
+    return tiny.blip(root / "captioner-styles", "BlipForConditionalGeneration")
+
+
+def blip_step(model, processor, image: Image.Image):
+    """ids -> logits of the next token, each from a forward of its own."""
+    pixels = processor.image_processor(images=image, return_tensors="pt").pixel_values
+
+    @torch.no_grad()
+    def step(ids):
+        return model(pixel_values=pixels, input_ids=torch.tensor([ids])).logits[0, -1]
+
+    return step
+
+
+def test_photo_captions_go_on_after_the_words_and_leave_them_out(captioner, pictures):
+    model, processor = opened(captioner, "BlipForConditionalGeneration")
+    said = caption.captions(caption.load_captioner(str(captioner), "cpu"), caption.Style("photo", 1, 9))(pictures)
+    words = processor.tokenizer("a photo of", add_special_tokens=False).input_ids
+    for image, text in zip(pictures, said, strict=True):
+        ids = greedy(blip_step(model, processor, image), [tiny.START, *words], tiny.END, 9)
+        assert processor.tokenizer.decode(ids, skip_special_tokens=True).strip() == text
+        assert not text.startswith("a photo of")
+
+
+def test_blip2_goes_on_after_the_words_behind_its_queries(root, pictures):
+    folder = tiny.blip2(root / "blip2-photo", "Blip2ForConditionalGeneration")
+    model, processor = opened(folder, "Blip2ForConditionalGeneration")
+    said = caption.captions(caption.load_captioner(str(folder), "cpu"), caption.Style("photo", 1, 9))(pictures)
+    for image, text in zip(pictures, said, strict=True):
+        given = processor(images=image, text="a photo of", return_tensors="pt")
+        start = given.input_ids[0].tolist()
+        assert start[:4] == [len(tiny.PIECES)] * 4  # the places of the queries
+
+        @torch.no_grad()
+        def step(ids, given=given):
+            return model(pixel_values=given.pixel_values, input_ids=torch.tensor([ids])).logits[0, -1]
+
+        ids = greedy(step, start, tiny.END, 9)
+        assert processor.tokenizer.decode(ids, skip_special_tokens=True).strip() == text
+
+
+def test_beams_find_captions_at_least_as_likely_as_greed(captioner, pictures):
+    model, processor = opened(captioner, "BlipForConditionalGeneration")
+    loaded = caption.load_captioner(str(captioner), "cpu")
+
+    def mean_log(image: Image.Image, text: str, count: int = 6) -> float:
+        step, ids, total = blip_step(model, processor, image), [tiny.START], []
+        for token in [*processor.tokenizer(text, add_special_tokens=False).input_ids, tiny.END][:count]:
+            total.append(float(step(ids).log_softmax(-1)[token]))
+            ids.append(token)
+        return sum(total) / len(total)
+
+    one, many = (caption.captions(loaded, caption.Style("short", beams, 6))(pictures) for beams in (1, 5))
+    assert one != many
+    gains = [mean_log(p, b) - mean_log(p, a) for p, a, b in zip(pictures, one, many, strict=True)]
+    assert sum(gains) > 0
+
+
+def test_detailed_captions_are_longer_and_end_at_three_times_the_tokens(captioner, pictures):
+    loaded, style = caption.load_captioner(str(captioner), "cpu"), caption.Style("detailed", 1, 8)
+    ids = loaded.model.generate(pixel_values=loaded.pixels(pictures), **style.options("blip"))
+    made = [(row != tiny.PAD).sum().item() - 1 for row in ids]  # without the start
+    assert all(20 <= count <= 24 for count in made)
+    said = [text.strip() for text in loaded.tokenizer.batch_decode(ids, skip_special_tokens=True)]
+    assert caption.captions(loaded, style)(pictures) == said
+
+
+def test_florence_is_asked_for_a_caption_in_its_own_words(root, pictures):
+    florence = pytest.importorskip("objects_models")
+    if not hasattr(tiny.transformers, "Florence2ForConditionalGeneration"):
+        pytest.skip("this transformers has no Florence-2")
+    folder = florence.florence(root / "florence", seed=2)
+    model, processor = opened(folder, "Florence2ForConditionalGeneration")
+    loaded = caption.load_captioner(str(folder), "cpu")
+    asked = {"short": "What does the image describe?", "detailed": "Describe in detail what is shown in the image."}
+    for mode, words in asked.items():
+        said = caption.captions(loaded, caption.Style(mode, 1, 4))(pictures)
+        for image, text in zip(pictures, said, strict=True):
+            given = processor(text=words, images=image, return_tensors="pt")
+
+            @torch.no_grad()
+            def step(ids, given=given):
+                pixels = torch.as_tensor(given["pixel_values"])
+                return model(
+                    input_ids=given["input_ids"], pixel_values=pixels, decoder_input_ids=torch.tensor([ids])
+                ).logits[0, -1]
+
+            start, end = model.config.text_config.decoder_start_token_id, model.config.text_config.eos_token_id
+            ids = greedy(step, [start], end, 12 if mode == "detailed" else 4)
+            assert processor.tokenizer.decode(ids, skip_special_tokens=True).strip() == text
+
+
+def test_what_is_cut_is_said(clip_folder, blip2_matcher, pictures):
+    long = "a red robot " + "and a blue box " * 40
+    short, cut = clip.clip_scorer(str(clip_folder)).score(pictures[:2], [PROMPTS[0], long])
+    assert "cut" not in short.notes
+    assert cut.notes["cut"] == "The prompt has 165 tokens and 77 are read: its end is not compared."
+    loaded = caption.load_encoder(str(clip_folder), "cpu")
+    readings = caption.noted(short_readings := [Reading(0.5)], loaded, [PROMPTS[0]], [long])
+    assert readings[0].notes["cut"].startswith("The caption has 165") and not short_readings[0].notes
+
+
+@pytest.mark.parametrize("wrong", [("long", 1, 40), ("short", 0, 40), ("short", 1, 0)])
+def test_styles_that_cannot_be_are_refused(wrong):
+    with pytest.raises(InterplayError, match="mode is one of|need a beam"):
+        caption.Style(*wrong)

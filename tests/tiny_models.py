@@ -17,7 +17,11 @@ WORDS = (
     "cat dog red blue green carrying pushing pulling yes no 1 2 3 4 forest something man riding wave plate food table "
     'train tracks station group people standing room with at by surfboard ? . , " :'
 )
-PIECES = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "[DEC]", "[ENC]", *WORDS.split(), *"abcdefghijklmnopqrstuvwxyz")
+PIECES = tuple(
+    dict.fromkeys(
+        ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "[DEC]", "[ENC]", *WORDS.split(), *"abcdefghijklmnopqrstuvwxyz")
+    )
+)
 START, END, PAD = PIECES.index("[DEC]"), PIECES.index("[SEP]"), PIECES.index("[PAD]")
 SIDE = 32
 

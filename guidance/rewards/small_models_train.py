@@ -18,6 +18,7 @@ import math
 import sys
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -40,7 +41,10 @@ RENDERED = 4500  # pictures that the models read, beside the decoded and drawn o
 QUESTIONED = 1500  # pictures with questions
 ASKED = 5  # questions about a picture at a time
 RATE, EYE_RATE = 1.5e-3, 1e-3
+KEEP = 50  # steps between two states
 Step = Callable[[int], Tensor]
+Questions = dict[int, list[tuple[str, str]]]
+"""Questions and answers by the number of their picture in the pool."""
 
 
 def words(tokenizer: Any, texts: Sequence[str]) -> dict[str, Tensor]:
@@ -70,9 +74,9 @@ def fit(place: Path, module: nn.Module, loss_of: Step, steps: int, rate: float) 
         nn.utils.clip_grad_norm_(trained, 1.0)
         optimiser.step()
         step, total = step + 1, total + float(loss.detach())
-        if step % 50 == 0 or step == steps:
+        if step % KEEP == 0 or step == steps:
             seconds = round(time.process_time() - began)
-            logger.info("%s", json.dumps({place.stem: step, "loss": round(total / 50, 4), "seconds": seconds}))
+            logger.info("%s", json.dumps({place.stem: step, "loss": round(total / KEEP, 4), "seconds": seconds}))
             total = 0.0
             state = {"module": module.state_dict(), "optimiser": optimiser.state_dict(), "step": step}
             save_atomically(state, place)
@@ -113,46 +117,67 @@ def pairs(scenes: Sequence[Scene], rng: Random) -> tuple[list[str], list[str], l
     return [*one, *misses], [s[2] for s in said], [rng.choice(s[3]) for s in said] + others
 
 
-def blip_itm(model: Any, pool: Pool, tokenizer: Any, scale: Scale, rng: Random, size: int) -> Tensor:
-    """BLIP's: first token against first token, and its text encoder reading with the picture in view."""
-    seen, batch, _ = pool.some(rng, size)
-    texts, right, wrong = pairs([lesson.scene for lesson in batch], rng)
-    alone = model.text_encoder(**words(tokenizer, texts), return_dict=True).last_hidden_state[:, 0]
-    image = normalize(model.vision_proj(seen[:, 0]), dim=-1)
-    loss = contrast(scale, image @ normalize(model.text_proj(alone), dim=-1).T)
-    both = model.text_encoder(
-        **words(tokenizer, [*right, *wrong]), encoder_hidden_states=seen.repeat(3, 1, 1), return_dict=True
-    ).last_hidden_state[:, 0]
-    return loss + 2 * matched(model.itm_head(both), size)
+@dataclass(frozen=True)
+class Kind:
+    """How a matching model matches, from what its eye has seen and words that are read (see ``words``). cosines: of
+    each picture with each text; together: logits of each picture with its text, "no" and "yes".
+    """
+
+    cosines: Callable[[Any, Tensor, dict[str, Tensor]], Tensor]
+    together: Callable[[Any, Tensor, dict[str, Tensor]], Tensor]
 
 
-def blip2_itm(model: Any, pool: Pool, tokenizer: Any, scale: Scale, rng: Random, size: int) -> Tensor:
-    """BLIP-2's: the best of its queries against the first token, and queries and text reading each other."""
-    seen, batch, _ = pool.some(rng, size)
-    texts, right, wrong = pairs([lesson.scene for lesson in batch], rng)
-    queries = model.query_tokens.expand(size, -1, -1)
+def _blip_cosines(model: Any, seen: Tensor, read: dict[str, Tensor]) -> Tensor:
+    """First token against first token."""
+    alone = model.text_encoder(**read, return_dict=True).last_hidden_state[:, 0]
+    image, text = model.vision_proj(seen[:, 0]), model.text_proj(alone)
+    return normalize(image, dim=-1) @ normalize(text, dim=-1).T
+
+
+def _blip_together(model: Any, seen: Tensor, read: dict[str, Tensor]) -> Tensor:
+    """The text encoder reads with the picture in view."""
+    both = model.text_encoder(**read, encoder_hidden_states=seen, return_dict=True).last_hidden_state
+    found: Tensor = model.itm_head(both[:, 0])
+    return found
+
+
+def _blip2_cosines(model: Any, seen: Tensor, read: dict[str, Tensor]) -> Tensor:
+    """The best of the queries against the first token."""
+    queries = model.query_tokens.expand(len(seen), -1, -1)
     image = model.qformer(query_embeds=queries, encoder_hidden_states=seen, return_dict=True).last_hidden_state
-    image = normalize(model.vision_projection(image), dim=-1)
-    read = words(tokenizer, texts)
     alone = model.qformer(
         query_embeds=model.embeddings(input_ids=read["input_ids"]),
         query_length=0,
         attention_mask=read["attention_mask"],
         return_dict=True,
     ).last_hidden_state[:, 0]
-    text = normalize(model.text_projection(alone), dim=-1)
-    loss = contrast(scale, torch.einsum("bqd,td->btq", image, text).amax(-1))
-    read = words(tokenizer, [*right, *wrong])
-    queries, count = model.query_tokens.expand(3 * size, -1, -1), small.QUERIES
-    mask = torch.cat([torch.ones(3 * size, count, dtype=torch.long), read["attention_mask"]], 1)
+    image, text = normalize(model.vision_projection(image), dim=-1), normalize(model.text_projection(alone), dim=-1)
+    return torch.einsum("bqd,td->btq", image, text).amax(-1)
+
+
+def _blip2_together(model: Any, seen: Tensor, read: dict[str, Tensor]) -> Tensor:
+    """Queries and text read each other, the queries with the picture in view."""
+    queries, count = model.query_tokens.expand(len(seen), -1, -1), small.QUERIES
     both = model.qformer(
         query_embeds=model.embeddings(input_ids=read["input_ids"], query_embeds=queries),
         query_length=count,
-        attention_mask=mask,
-        encoder_hidden_states=seen.repeat(3, 1, 1),
+        attention_mask=torch.cat([torch.ones(len(seen), count, dtype=torch.long), read["attention_mask"]], 1),
+        encoder_hidden_states=seen,
         return_dict=True,
     ).last_hidden_state[:, :count]
-    return loss + 2 * matched(model.itm_head(both).mean(1), size)
+    found: Tensor = model.itm_head(both).mean(1)
+    return found
+
+
+KINDS = {"blip-itm": Kind(_blip_cosines, _blip_together), "blip2-itm": Kind(_blip2_cosines, _blip2_together)}
+
+
+def matching(kind: Kind, model: Any, pool: Pool, tokenizer: Any, scale: Scale, rng: Random, size: int) -> Tensor:
+    """Contrast and matching, the second twice."""
+    seen, batch, _ = pool.some(rng, size)
+    texts, right, wrong = pairs([lesson.scene for lesson in batch], rng)
+    loss = contrast(scale, kind.cosines(model, seen, words(tokenizer, texts)))
+    return loss + 2 * matched(kind.together(model, seen.repeat(3, 1, 1), words(tokenizer, [*right, *wrong])), size)
 
 
 def matched(logits: Tensor, size: int) -> Tensor:
@@ -174,37 +199,64 @@ def clip(model: Any, pools: Sequence[Any], tokenizer: Any, scale: Scale, rng: Ra
 # --- writing ----------------------------------------------------------------------------------------------------------
 
 
-def blip2_caption(model: Any, pool: Pool, tokenizer: Any, rng: Random, size: int) -> Tensor:
-    """BLIP-2's: the queries' words about the picture, then the caption."""
-    seen, batch, _ = pool.some(rng, size)
-    queries = model.query_tokens.expand(size, -1, -1)
+def written(model: Any, seen: Tensor, read: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+    """BLIP-2's captions: the queries' words about the picture, then the caption. Logits (B, T, words) of what comes
+    next, and the ids (B, T) that should.
+    """
+    queries = model.query_tokens.expand(len(seen), -1, -1)
     found = model.qformer(query_embeds=queries, encoder_hidden_states=seen, return_dict=True).last_hidden_state
-    read = words(tokenizer, [caption(lesson.scene) for lesson in batch])
-    ids, mask = read["input_ids"].clone(), read["attention_mask"]
+    ids = read["input_ids"].clone()
     ids[:, 0] = small.START
     embeds = torch.cat([model.language_projection(found), model.get_input_embeddings()(ids)], 1)
-    whole = torch.cat([torch.ones(size, small.QUERIES, dtype=torch.long), mask], 1)
-    logits = model.language_model(inputs_embeds=embeds, attention_mask=whole).logits[:, small.QUERIES : -1]
-    return cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten(), ignore_index=small.PAD)
+    mask = torch.cat([torch.ones(len(seen), small.QUERIES, dtype=torch.long), read["attention_mask"]], 1)
+    logits = model.language_model(inputs_embeds=embeds, attention_mask=mask).logits
+    return logits[:, small.QUERIES : -1], ids[:, 1:]
 
 
-def blip_vqa(model: Any, pool: Pool, asked: Any, tokenizer: Any, rng: Random, size: int) -> Tensor:
-    """BLIP's: its encoder reads the question with the picture in view, its decoder answers."""
-    chosen = [rng.choice(list(asked)) for _ in range(size)]
-    picked = [(i, *rng.choice(asked[i])) for i in chosen for _ in range(ASKED)]
-    seen = pool.seen[[i for i, _, _ in picked]].float()
-    question, said = words(tokenizer, [q for _, q, _ in picked]), words(tokenizer, [a for _, _, a in picked])
-    hidden = model.text_encoder(**question, encoder_hidden_states=seen, return_dict=True).last_hidden_state
+def answered(model: Any, seen: Tensor, asked: dict[str, Tensor], said: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+    """BLIP's answers: its encoder reads the question with the picture in view, its decoder answers. As ``written``."""
+    hidden = model.text_encoder(**asked, encoder_hidden_states=seen, return_dict=True).last_hidden_state
     ids = said["input_ids"].clone()
     ids[:, 0] = small.START
     logits = model.text_decoder(
         input_ids=ids,
         attention_mask=said["attention_mask"],
         encoder_hidden_states=hidden,
-        encoder_attention_mask=question["attention_mask"],
+        encoder_attention_mask=asked["attention_mask"],
         return_dict=True,
     ).logits
-    return cross_entropy(logits[:, :-1].flatten(0, 1), ids[:, 1:].flatten(), ignore_index=small.PAD)
+    return logits[:, :-1], ids[:, 1:]
+
+
+def writing(logits: Tensor, ids: Tensor) -> Tensor:
+    """The loss of what should be written; padding does not count."""
+    return cross_entropy(logits.flatten(0, 1), ids.flatten(), ignore_index=small.PAD)
+
+
+def captioning(model: Any, pool: Pool, tokenizer: Any, rng: Random, size: int) -> Tensor:
+    """The loss of plain captions."""
+    seen, batch, _ = pool.some(rng, size)
+    return writing(*written(model, seen, words(tokenizer, [caption(lesson.scene) for lesson in batch])))
+
+
+def answering(model: Any, seen: Tensor, picked: Sequence[tuple[str, str]], tokenizer: Any) -> Tensor:
+    """The loss of answers; seen: (N, 65, width), one for each of N questions with answers. Questions of one length are
+    asked together, since BLIP's decoder reads padding as if it were words.
+    """
+    lengths = [len(found) for found in tokenizer([question for question, _ in picked])["input_ids"]]
+    parts = []
+    for length in sorted(set(lengths)):
+        rows = [i for i, other in enumerate(lengths) if other == length]
+        question, said = (words(tokenizer, [picked[i][n] for i in rows]) for n in (0, 1))
+        logits, ids = answered(model, seen[rows], question, said)
+        parts.append((logits.flatten(0, 1), ids.flatten()))
+    return cross_entropy(*(torch.cat(part) for part in zip(*parts, strict=True)), ignore_index=small.PAD)
+
+
+def questioned(pool: Pool, asked: Questions, rng: Random, size: int) -> tuple[Tensor, list[tuple[str, str]]]:
+    """What is seen and asked about ``size`` pictures, ASKED questions each."""
+    chosen = [i for i in rng.choices(list(asked), k=size) for _ in range(ASKED)]
+    return pool.seen[chosen].float(), [rng.choice(asked[i]) for i in chosen]
 
 
 # --- all of it --------------------------------------------------------------------------------------------------------
@@ -278,14 +330,13 @@ class Run:
             return lambda step: clip(model, self.pools, tokenizer, scale, self.rng(name, step), size)
         pool = self.pool()
         if name == "blip2-caption":
-            return lambda step: blip2_caption(model, pool, tokenizer, self.rng(name, step), size)
+            return lambda step: captioning(model, pool, tokenizer, self.rng(name, step), size)
         if name == "blip-vqa":
             asked = self.questions(pool)
-            return lambda step: blip_vqa(model, pool, asked, tokenizer, self.rng(name, step), size)
-        loss = blip_itm if name == "blip-itm" else blip2_itm
-        return lambda step: loss(model, pool, tokenizer, scale, self.rng(name, step), size)
+            return lambda step: answering(model, *questioned(pool, asked, self.rng(name, step), size), tokenizer)
+        return lambda step: matching(KINDS[name], model, pool, tokenizer, scale, self.rng(name, step), size)
 
-    def questions(self, pool: Pool) -> dict[int, list[tuple[str, str]]]:
+    def questions(self, pool: Pool) -> Questions:
         """Questions about some of the pictures, by their number in the pool; kept in a file, for parsing takes time."""
         file = self.out / "state" / "questions.json"
         if not file.is_file():
