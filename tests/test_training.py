@@ -396,6 +396,39 @@ def test_two_processes_make_the_update_of_one(objective, tmp_path: Path):
         torch.testing.assert_close(a[key], b[key], rtol=1e-4, atol=1e-6)
 
 
+def test_running_blocks_twice_gives_the_same_step_and_keeps_less():
+    """On PixelWorld's U-Net: gradients, and the bytes that autograd holds on to."""
+    from interplay.guidance.hosts.diffusers.pixelworld import load_pixelworld
+    from interplay.guidance.hosts.diffusers.training import PipelineLearner
+    from interplay.guidance.training.refl_model import twice_instead_of_kept
+
+    model = PipelineLearner(load_pixelworld(), 4)
+    with torch.no_grad():
+        for p in model.parameters():
+            p.add_(0.02 * torch.randn(p.shape, generator=torch.Generator().manual_seed(1)))
+    rows = [
+        records.Record(str(i), "a red robot chasing a blue cat", ("a blue robot chasing a red cat",)) for i in (0, 1)
+    ]
+    data = contrast.Material(rows, torch.randn(2, 4, 16, 16, generator=torch.Generator().manual_seed(2)))
+    grads, kept = [], []
+    for twice in (False, True):
+        held: list[int] = []
+
+        def keep(tensor, held=held):
+            held.append(tensor.numel())
+            return tensor
+
+        with twice_instead_of_kept(model.heavy(), twice):
+            with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+                found = contrast.step_losses(model, data, settings(batch=2), constants(margin=9.0), 0, [0, 1])
+            kept.append(sum(held))
+            grads.append(torch.autograd.grad(found.loss, model.parameters()))
+    model.close()
+    assert kept[1] < 0.5 * kept[0]
+    for a, b in zip(*grads, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6)
+
+
 # --- files ------------------------------------------------------------------------------------------------------------
 
 
@@ -499,6 +532,26 @@ def test_every_kind_of_data_gives_records(tmp_path: Path):
     assert found["t"][0].negatives == ("a dog", "a cow") and found["t"][0].neg_images[0].endswith("b.png")
     again = records.read_records(records.write_records(found["j"], tmp_path / "j" / "out.jsonl"))
     assert again == found["j"]
+
+
+def test_the_command_trains_goes_on_and_writes_for_both_readers(tmp_path: Path, capsys):
+    """On PixelWorld, two steps; its files are read by our reader in either form and change the pictures alike."""
+    from interplay.cli import main
+    from interplay.guidance.hosts.diffusers.pixelworld import load_pixelworld
+
+    options = ["train", "negatives-lora", "--out", str(tmp_path), "--scenes", "6", "--batch", "2", "--calibrate", "4"]
+    options += ["--held-out", "0", "--diffusers", "--seed", "3"]
+    assert main([*options, "--steps", "2"]) == 0
+    assert "holds the LoRA of step 2 of 2" in capsys.readouterr().out
+    assert main([*options, "--steps", "3"]) == 2 and main([*options, "--steps", "3", "--resume"]) == 0
+    unet = load_pixelworld().unet
+    x, t, text = torch.randn(1, 4, 16, 16), torch.tensor(500), torch.randn(1, 77, 64)
+    said = []
+    for name in ("lora.safetensors", "lora_diffusers.safetensors"):
+        with torch.no_grad(), lora.applied(unet, lora.load(tmp_path / name)):
+            said.append(unet(x, t, text).sample)
+    torch.testing.assert_close(*said, rtol=1e-4, atol=1e-5)
+    assert float((said[0] - unet(x, t, text).sample).abs().max()) > 1e-4
 
 
 @pytest.mark.parametrize(

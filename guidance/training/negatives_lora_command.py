@@ -27,6 +27,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     },
 }
 EVALUATION = "evaluation.json"
+DIFFUSERS = "lora_diffusers.safetensors"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -48,6 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--rank", type=int, default=8, help="of the LoRA (8)")
     add("--alpha", type=float, help="of the LoRA (its rank)")
     add("--targets", default="attn", choices=tuple(TARGETS), help="layers with a LoRA (attn)")
+    add("--diffusers", action="store_true", help="also write lora_diffusers.safetensors, for diffusers' own reader")
     add("--sample", action="append", default=[], metavar="PROMPT", help="draw this at every validation")
     add("--check", type=int, default=0, metavar="N", help="PixelWorld: also draw N prompts of seen combinations at "
         "every validation and let the exact detector read them (0: none)")  # fmt: skip
@@ -64,6 +66,7 @@ def run(args: argparse.Namespace) -> int:
 def _run(args: argparse.Namespace) -> int:
     from ..hosts.diffusers.training import PipelineLearner
     from .contrast import ContrastSettings
+    from .lora import save
     from .train_negatives import Job, Tripped, train
 
     settings = settings_of(args, ContrastSettings, PRESETS, PIXELWORLD if args.model == PIXELWORLD else "full-size")
@@ -84,6 +87,8 @@ def _run(args: argparse.Namespace) -> int:
     except Tripped:
         _evaluate(args, model)
         raise
+    if args.diffusers:
+        save(model.lora, outcome.file.with_name(DIFFUSERS), "diffusers", job.base)
     _evaluate(args, model)
     print(f"{outcome.file} holds the LoRA of step {outcome.kept} of {outcome.steps}; it ended because: {outcome.why}.")
     return 0
