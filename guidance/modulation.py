@@ -83,6 +83,7 @@ PRESETS = {
         self_strength=0.3,
         replace_phrases=True,
     ),
+    "Regions as wanted": ModulationConfig("Regions as wanted", background="clear", regions="wanted"),
 }
 
 

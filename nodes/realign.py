@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from comfy_api.latest import io, ui
 
-from ..guidance.grounding.loop import report, summary
+from ..guidance.grounding.loop import NOISES, judged, report, summary
 from ..guidance.hosts.comfyui.perception import PIXELWORLD, Perception, detectors, segmenters
 from ..guidance.hosts.comfyui.realign import FROM_PROMPT, SCORES, Drawing, Outcome, Refinement, refine
-from ..guidance.hosts.comfyui.realign_stages import JUDGES, judge_by, tagger_by, taggers
+from ..guidance.hosts.comfyui.realign_stages import NOBODY, judge_by, judges, tagger_by, taggers
+from ..guidance.hosts.comfyui.verdicts import RULES, failures
 from ..guidance.modulation import PRESETS, modulation
 from .inputs import denoise_input, sampling_inputs
 from .objects import objects_preview
@@ -53,14 +55,15 @@ class RAMGroundedSAMReweight(io.ComfyNode):
                     "tagger",
                     options=taggers(),
                     default=FROM_PROMPT,
-                    tooltip="What names the things in a picture. The prompt's own things are always looked for.",
+                    tooltip="What names the things in a picture, as in Tag Image; tags of colours, actions and places "
+                    "are dropped. The prompt's own things are always looked for.",
                 ),
                 io.Combo.Input(
                     "judge",
-                    options=list(JUDGES),
-                    default=JUDGES[0],
-                    tooltip="What says which tags belong to the prompt: rules, offline. For a language model use Judge "
-                    "Tags in the workflow of separate nodes.",
+                    options=judges(),
+                    default=RULES,
+                    tooltip="What says which tags belong to the prompt, as in Judge Tags: rules (offline), endpoint "
+                    "(the server that the environment names), a chat model in models/interplay, or nobody.",
                 ),
                 io.Combo.Input(
                     "detector",
@@ -124,6 +127,28 @@ class RAMGroundedSAMReweight(io.ComfyNode):
                 io.Latent.Input(
                     "drawn", optional=True, tooltip="The first pictures, if they are drawn already with these settings."
                 ),
+                io.Combo.Input(
+                    "noise",
+                    options=list(NOISES),
+                    default=NOISES[0],
+                    optional=True,
+                    tooltip="Of further passes. same: as RealignDiff. as needed: another one, without re-weighting, "
+                    "where a thing or an action is not there at all, or where re-weighting did not help.",
+                ),
+                io.String.Input(
+                    "pasted",
+                    multiline=True,
+                    default="",
+                    optional=True,
+                    tooltip="A judge's reply as JSON, by hand or from any node that runs a language model; it then is "
+                    "the judge in every pass.",
+                ),
+                io.Boolean.Input(
+                    "strict",
+                    default=False,
+                    optional=True,
+                    tooltip="Stop with an error when the language model fails, instead of taking the rules.",
+                ),
             ],
             outputs=[
                 io.Image.Output(
@@ -144,29 +169,42 @@ class RAMGroundedSAMReweight(io.ComfyNode):
                     "score_after", display_name="score_after", is_output_list=True, tooltip="Of the one that was kept."
                 ),
                 io.String.Output("report", display_name="report", tooltip="Every pass and what was wrong, as JSON."),
+                io.String.Output(
+                    "status", display_name="status", tooltip="Who judged the tags of each drawing, and what was mended."
+                ),
+                io.String.Output("raw", display_name="raw", tooltip="What the language model wrote, word by word."),
             ],
         )
+
+    @classmethod
+    def fingerprint_inputs(cls, **inputs: Any) -> Any:
+        """Asked again after a failure, although nothing in the workflow changed."""
+        by, pasted = inputs.get("judge"), str(inputs.get("pasted") or "")
+        return failures() if by not in (RULES, NOBODY, None) and not pasted.strip() else 0
 
     @classmethod
     def execute(
         cls, model: Any, clip: Any, vae: Any, positive: Any, negative: Any, latent_image: Any, seed: int, steps: int,
         cfg: float, sampler_name: str, scheduler: str, denoise: float, rounds: int, tagger: str, judge: str,
         detector: str, segmenter: str, threshold: float, preset: str, strength: float, growth: float,
-        presence: float, score: str, drawn: Any = None,
+        presence: float, score: str, drawn: Any = None, noise: str = NOISES[0], pasted: str = "", strict: bool = False,
     ) -> io.NodeOutput:  # fmt: skip
         settings = (seed, steps, cfg, sampler_name, scheduler, denoise)
         drawing = Drawing(model, vae, positive, negative, latent_image, *settings)
         base = modulation(preset)
+        config = replace(base, strength=base.strength * strength, self_strength=base.self_strength * strength)
+        instances = "separate" if config.regions == "wanted" else "joined"
         how = Refinement(
-            Perception(detector, segmenter, threshold),
-            modulation(preset, strength=base.strength * strength),
+            Perception(detector, segmenter, threshold, instances),
+            config,
             tagger_by(tagger),
-            judge_by(judge),
+            judge_by(judge, pasted, strict),
             presence,
             score,
             clip,
             rounds,
             growth,
+            noise,
         )
         outcome = refine(drawing, how, None if drawn is None else drawn["samples"])
         return _told(cls, latent_image, outcome)
@@ -188,6 +226,7 @@ def _told(cls: Any, latent: dict[str, Any], outcome: Outcome) -> io.NodeOutput:
         before,
         after,
         report(told, outcome.interrupted),
+        *judged(told),
         ui={**ui.PreviewImage(preview, cls=cls).as_dict(), "text": (text,)},
     )
 

@@ -8,7 +8,7 @@ import torch
 from comfy_api.latest import io, ui
 
 from ..guidance.hosts.comfyui.reweight import reweight, reweight_maps
-from ..guidance.modulation import BACKGROUNDS, OTHER_TOKENS, PRESETS, ModulationConfig, modulation
+from ..guidance.modulation import BACKGROUNDS, OTHER_TOKENS, PRESETS, REGIONS, ModulationConfig, modulation
 from .inputs import look_inputs
 from .map_pictures import pair_pictures
 from .pictures import to_tensor
@@ -19,7 +19,7 @@ SWITCH = [AS_PRESET, "on", "off"]
 
 
 def _config(
-    preset: str, strength: float, start: float, end: float, other: str, background: str, phrases: str
+    preset: str, strength: float, start: float, end: float, other: str, background: str, phrases: str, regions: str
 ) -> ModulationConfig:
     """The preset with those settings changed that the widgets change."""
     base = modulation(preset)
@@ -27,7 +27,7 @@ def _config(
     changes: dict[str, Any] = dict(scaled)
     if end > 0.0:
         changes["end"] = end
-    for name, value in (("other_tokens", other), ("background", background)):
+    for name, value in (("other_tokens", other), ("background", background), ("regions", regions)):
         if value != AS_PRESET:
             changes[name] = value
     if phrases != AS_PRESET:
@@ -58,7 +58,9 @@ class AttentionReweight(io.ComfyNode):
                     options=list(PRESETS),
                     default=next(iter(PRESETS)),
                     tooltip="recommended: bounded, other words and background left alone. literal: as printed, all "
-                    "words pushed. DenseDiffusion: all objects alike, self-attention as well, phrases encoded alone.",
+                    "words pushed. DenseDiffusion: all objects alike, self-attention as well, phrases encoded alone. "
+                    "Regions as wanted: as recommended; regions go to what the prompt wants in them, and the objects' "
+                    "words are taken from the background.",
                 ),
                 io.Float.Input(
                     "strength",
@@ -98,8 +100,8 @@ class AttentionReweight(io.ComfyNode):
                     "background",
                     options=[AS_PRESET, *BACKGROUNDS],
                     default=AS_PRESET,
-                    tooltip="Pixels of no object: left alone (skip), looking at the remaining words (segment), or at "
-                    "none (literal).",
+                    tooltip="Pixels of no object: left alone (skip), looking at the remaining words (segment), at none "
+                    "(literal), or at all but the objects' (clear), so that nothing comes up twice.",
                 ),
                 io.Combo.Input(
                     "phrase_embeddings",
@@ -113,6 +115,15 @@ class AttentionReweight(io.ComfyNode):
                     optional=True,
                     tooltip="The text encoder. Needed for phrase_embeddings; with it, objects that the prompt does "
                     "not name are added to it.",
+                ),
+                io.Combo.Input(
+                    "regions",
+                    options=[AS_PRESET, *REGIONS],
+                    default=AS_PRESET,
+                    optional=True,
+                    tooltip="found: each region gets the words of what is in it, as RealignDiff. wanted: parties of an "
+                    "action the wrong way round change places, regions of what nobody asked for go to what is missing "
+                    "or lose all words. Ask Ground Objects for separate instances then.",
                 ),
             ],
             outputs=[
@@ -140,8 +151,10 @@ class AttentionReweight(io.ComfyNode):
         background: str,
         phrase_embeddings: str,
         clip: Any = None,
+        regions: str = AS_PRESET,
     ) -> io.NodeOutput:
-        config = _config(preset, strength, start_percent, end_percent, other_words, background, phrase_embeddings)
+        words = (other_words, background, phrase_embeddings)
+        config = _config(preset, strength, start_percent, end_percent, *words, regions)
         made = reweight(model, positive, objects, config, clip)
         return io.NodeOutput(made.model, made.conditioning, made.report, ui=ui.PreviewText(made.report))
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from interplay.errors import InterplayError
-from interplay.guidance.grounding.loop import Look, Loop, report, summary
+from interplay.guidance.grounding.loop import Look, Loop, judged, report, summary
 from interplay.guidance.grounding.objects import PictureObject, PictureObjects
 
 PROMPT = "a red robot and a blue box in the forest"
@@ -21,26 +21,29 @@ class Stop(BaseException):
     """Stands for the host's interrupt."""
 
 
-def seen(score: float, wrong: bool | None = None) -> Look:
-    objects = PictureObjects((PictureObject(f"at {score}"),), torch.ones(1, 2, 2))
-    return Look(score, ("colour",) if (score < 1 if wrong is None else wrong) else (), objects)
+def seen(score: float, mendable: bool = True) -> Look:
+    objects = PictureObjects((PictureObject(f"at {score}"),), torch.ones(1, 2, 2), ("cat",))
+    return Look(score, ("colour",) if score < 1 else (), objects, mendable=mendable)
 
 
 class World:
-    """Pictures are lists of scores to come: the first is the present one."""
+    """Pictures are lists of scores to come: the first is the present one. A negative score: regions cannot mend it."""
 
     def __init__(self, futures: list[list[float]], stop_at: int = 99) -> None:
         self.futures, self.stop_at = futures, stop_at
         self.drawn: list[tuple[tuple[int, ...], tuple[str, ...], float]] = []
+        self.orders: list[list[Any]] = []
 
     def loop(self, rounds: int, **options: Any) -> Loop[tuple[int, int]]:
         return Loop(self.look, self.draw, rounds, stopped=(Stop,), **options)
 
     def look(self, pictures: Any) -> list[Look]:
-        return [seen(self.futures[i][n]) for i, n in pictures]
+        return [seen(abs(self.futures[i][n]), self.futures[i][n] > 0) for i, n in pictures]
 
-    def draw(self, rows: Any, objects: Any, strength: float) -> list[tuple[int, int]]:
-        self.drawn.append((tuple(rows), tuple(o.objects[0].label for o in objects), strength))
+    def draw(self, orders: Any) -> list[tuple[int, int]]:
+        self.orders.append(orders)
+        rows, labels = [o.row for o in orders], [o.objects.objects[0].label for o in orders if o.objects.objects]
+        self.drawn.append((tuple(rows), tuple(labels), orders[0].strength))
         if len(self.drawn) == self.stop_at:
             raise Stop
         return [(i, len(self.drawn)) for i in rows]
@@ -103,6 +106,36 @@ def test_impossible_settings_are_refused() -> None:
         World([[1.0]]).loop(-1).run([(0, 0)])
     with pytest.raises(InterplayError, match="growth 0"):
         World([[1.0]]).loop(1, growth=0).run([(0, 0)])
+
+
+def test_another_noise_is_taken_where_regions_cannot_mend_or_just_did_not() -> None:
+    world = World([[0.2, 0.1, 0.4, 0.3, 0.5], [-0.2, 0.1, 0.6, 0.7, 0.8]])
+    found = world.loop(4, noise="as needed").run(world.first())
+
+    def told(row: int) -> list[tuple[float, int, bool]]:
+        orders = [order for orders in world.orders for order in orders if order.row == row]
+        return [(order.strength, order.noise, bool(order.objects.objects)) for order in orders]
+
+    # re-weighting did not help; another noise did, and is re-weighted in its turn, in vain
+    assert told(0) == [(1.0, 0, True), (0.0, 2, False), (1.0, 2, True), (0.0, 4, False)]
+    # regions cannot mend the first, nor is another noise better; the next one is, and is kept as long as it helps
+    assert told(1) == [(0.0, 1, False), (0.0, 2, False), (1.0, 2, True), (1.5, 2, True)]
+    assert all(o.objects.missing == ("cat",) for orders in world.orders for o in orders)
+    assert [h.best.noise for h in found] == [4, 2] and [h.best.look.score for h in found] == [0.5, 0.8]
+    same = World([[-0.2, 0.1, 0.6]])
+    same.loop(2).run(same.first())
+    assert [o.noise for orders in same.orders for o in orders] == [0, 0]
+    with pytest.raises(InterplayError, match="noise of further passes can be same or as needed, not 'loud'"):
+        World([[1.0]]).loop(1, noise="loud").run([(0, 0)])
+
+
+def test_who_judged_is_told_for_every_drawing() -> None:
+    looks = iter([replace(seen(0.2), judge="llm", raw="{}"), replace(seen(0.6), judge="rules: it timed out")])
+    found = Loop(lambda p: [next(looks)], lambda orders: [1], 1).run([0])
+    status, raw = judged(found)
+    assert status == "picture 0, drawing 0: llm\npicture 0, drawing 1: rules: it timed out"
+    assert raw == "--- picture 0, drawing 0 ---\n{}"
+    assert [t["judge"] for t in json.loads(report(found))["pictures"][0]["tries"]] == ["llm", "rules: it timed out"]
 
 
 def test_the_report_tells_every_try() -> None:
@@ -208,12 +241,12 @@ def test_interrupting_the_host_keeps_the_first_drawing(drawing: Any) -> None:
     class Interrupting(realign.Drawing):
         calls = 0
 
-        def draw(self, model: Any, positive: Any, latent: Any) -> Any:
+        def draw(self, model: Any, positive: Any, latent: Any, other: int = 0) -> Any:
             Interrupting.calls += 1
             if Interrupting.calls == 2:
                 comfy.model_management.interrupt_current_processing()
                 comfy.model_management.throw_exception_if_processing_interrupted()
-            return super().draw(model, positive, latent)
+            return super().draw(model, positive, latent, other)
 
     with torch.inference_mode():
         outcome = realign.refine(Interrupting(**vars(settings)), how(clip, rounds=3))

@@ -77,6 +77,12 @@ def taggers() -> list[str]:
     return list(dict.fromkeys([PIXELWORLD, *RAM_FILES, *FLORENCES, *VLMS, *own, *folders]))
 
 
+def check(tagger: str) -> None:
+    """InterplayError when a tagger's model is missing, before anything is drawn."""
+    if tagger != PIXELWORLD and _ram_file(tagger) is None:
+        _folder(tagger)
+
+
 def tag(images: Tensor, tagger: str, wish: Wish | None = None) -> list[PictureTags]:
     """The tags of every picture of an IMAGE (B, H, W, C).
 

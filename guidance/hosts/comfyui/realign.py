@@ -13,11 +13,13 @@ import torch
 from torch import Tensor
 
 from ....errors import InterplayError
+from ....parsing.hypergraph import Hypergraph
 from ...grounding import detectors_pixelworld
-from ...grounding.loop import History, Look, Loop
+from ...grounding.loop import History, Look, Loop, Order
 from ...grounding.objects import ObjectsBatch, PictureObjects
-from ...grounding.objects_text import Verdicts
 from ...grounding.presence import presence_guidance
+from ...grounding.regions import mendable
+from ...grounding.verdicts import Verdicts
 from ...modulation import ModulationConfig
 from ...presets import GuidanceConfig
 from ...rewards.itm_settings import itm_preset
@@ -32,6 +34,7 @@ AUTO, ITM, PRESENT = "auto", "DiffusionITM", "things found"
 SCORES = (AUTO, PIXELWORLD, ITM, PRESENT)
 SURE = 0.95  # probability from which a picture counts as right by DiffusionITM
 FROM_PROMPT = "things of the prompt"
+NOISE_STEP = 0x9E3779B97F4A7C15  # far from the seeds that people try one after the other
 
 
 @dataclass(frozen=True)
@@ -50,14 +53,15 @@ class Drawing:
     scheduler: str
     denoise: float = 1.0
 
-    def draw(self, model: Any, positive: Any, latent: dict[str, Any]) -> Tensor:
-        """Samples of ``latent`` from this drawing's noise, (B, C, h, w)."""
+    def draw(self, model: Any, positive: Any, latent: dict[str, Any], other: int = 0) -> Tensor:
+        """Samples of ``latent`` from this drawing's noise, or from another one by number, (B, C, h, w)."""
         import latent_preview  # ComfyUI's; it reads the command line's preview method
 
         given = [latent.get(key) for key in DOWNSCALE]
         extra = given if any(value is not None for value in given) else []
         samples = comfy.sample.fix_empty_latent_channels(model, latent["samples"], *extra)
-        noise = comfy.sample.prepare_noise(samples, self.seed, latent.get("batch_index"))
+        seed = (self.seed + other * NOISE_STEP) % (1 << 64)
+        noise = comfy.sample.prepare_noise(samples, seed, latent.get("batch_index"))
         settings = (self.steps, self.cfg, self.sampler_name, self.scheduler)
         out: Tensor = comfy.sample.sample(
             model,
@@ -70,7 +74,7 @@ class Drawing:
             noise_mask=latent.get("noise_mask"),
             callback=latent_preview.prepare_callback(model, self.steps),
             disable_pbar=not comfy.utils.PROGRESS_BAR_ENABLED,
-            seed=self.seed,
+            seed=seed,
         )
         return out
 
@@ -84,7 +88,7 @@ class Drawn:
 
 
 Tagger = Callable[[Tensor], list[tuple[str, ...]]]
-Judge = Callable[[str, Sequence[str]], Verdicts]
+Judge = Callable[[str, Sequence[str], Hypergraph], Verdicts]
 
 
 @dataclass(frozen=True)
@@ -94,7 +98,7 @@ class Refinement:
     perception: finds and masks things; tagger: IMAGE to tags, None = only things of the prompt are looked for; judge:
     prompt and tags to verdicts, None = the prompt's things are certain and others unjudged; config: of re-weighting;
     presence: strength of guidance that asks for what is missing, 0 = off; score: of ``SCORES``; clip: for DiffusionITM,
-    and for phrases that the prompt lacks.
+    and for phrases that the prompt lacks; rounds, growth, noise: see ``Loop``.
     """
 
     perception: Perception
@@ -106,6 +110,7 @@ class Refinement:
     clip: Any = None
     rounds: int = 1
     growth: float = 1.5
+    noise: str = "same"
 
 
 @dataclass
@@ -141,6 +146,7 @@ def refine(drawing: Drawing, how: Refinement, drawn: Tensor | None = None) -> Ou
         hand.draw,
         rounds=how.rounds,
         growth=how.growth,
+        noise=how.noise,
         stopped=(comfy.model_management.InterruptProcessingException,),
     )
     samples = drawing.draw(drawing.model, drawing.positive, drawing.latent) if drawn is None else drawn
@@ -159,14 +165,27 @@ class _Hand:
     drawing: Drawing
     how: Refinement
 
-    def draw(self, rows: Sequence[int], objects: Sequence[PictureObjects], strength: float) -> list[Drawn]:
+    def draw(self, orders: Sequence[Order]) -> list[Drawn]:
+        """What the orders ask for; those of one noise and strength are drawn together."""
+        made = dict[int, Drawn]()
+        for key in dict.fromkeys((order.noise, order.strength) for order in orders):
+            part = [order for order in orders if (order.noise, order.strength) == key]
+            made |= zip((order.row for order in part), self._together(part, *key), strict=True)
+        return [made[order.row] for order in orders]
+
+    def _together(self, orders: Sequence[Order], noise: int, strength: float) -> list[Drawn]:
         drawing, config = self.drawing, self.how.config
-        height, width = next((o.masks.shape[1:] for o in objects if o.masks is not None), (1, 1))
-        batch = ObjectsBatch(tuple(objects), height, width)
-        stronger = replace(config, strength=config.strength * strength)
-        made = reweight(drawing.model, drawing.positive, batch, stronger, self.how.clip)
-        model = presence(made.model, batch, self.how.presence, drawing.seed)
-        return self.shown(drawing.draw(model, made.conditioning, rows_of(drawing.latent, rows)))
+        height, width = next((o.objects.masks.shape[1:] for o in orders if o.objects.masks is not None), (1, 1))
+        batch = ObjectsBatch(tuple(order.objects for order in orders), height, width)
+        model, positive = drawing.model, drawing.positive
+        if strength > 0:
+            own, cross = config.self_strength * strength, config.strength * strength
+            stronger = replace(config, strength=cross, self_strength=own)
+            made = reweight(model, positive, batch, stronger, self.how.clip)
+            model, positive = made.model, made.conditioning
+        model = presence(model, batch, self.how.presence, drawing.seed)
+        latent = rows_of(drawing.latent, [order.row for order in orders])
+        return self.shown(drawing.draw(model, positive, latent, noise))
 
     def shown(self, samples: Tensor) -> list[Drawn]:
         images = self.drawing.vae.decode(samples)
@@ -214,13 +233,13 @@ class _Eyes:
     def look(self, pictures: Sequence[Drawn]) -> list[Look]:
         images = torch.cat([picture.image for picture in pictures])
         tags = self.how.tagger(images) if self.how.tagger else [()] * len(images)
-        judge = self.how.judge
-        verdicts = [judge(self.carried.prompt, names) if judge else {} for names in tags]
-        batch = self.how.perception.look(images, self.carried.graph, tags, verdicts)
+        judge, graph = self.how.judge, self.carried.graph
+        said = [judge(self.carried.prompt, names, graph) if judge and names else Verdicts(status="") for names in tags]
+        batch = self.how.perception.look(images, graph, tags, [{**one.by_tag()} for one in said])
         marks = self._marks(pictures, images, batch)
         return [
-            Look(score, wrong, objects, tuple(names))
-            for (score, wrong), objects, names in zip(marks, batch.pictures, tags, strict=True)
+            Look(*mark, objects, tuple(names), mendable(objects, graph, self.how.config.regions), one.status, one.raw)
+            for mark, objects, names, one in zip(marks, batch.pictures, tags, said, strict=True)
         ]
 
     def _marks(
