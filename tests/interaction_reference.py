@@ -41,13 +41,27 @@ def feed_forward(s: State, name: str, x: Tensor) -> Tensor:
     return linear(s, f"{name}.net.2", both[..., :half] * 0.5 * gate * (1 + torch.erf(gate / math.sqrt(2))))
 
 
-def fuser(s: State, name: str, h: Tensor, tokens: Tensor, beta: float, heads: int) -> Tensor:
-    joined = torch.cat((h, linear(s, f"{name}.linear", tokens)), dim=1)
+def places(height: int, width: int) -> Tensor:
+    """(cells, 32): the centre of each cell, row by row."""
+    rows = []
+    for cell in range(height * width):
+        x, y = (cell % width + 0.5) / width, (cell // width + 0.5) / height
+        angles = [(100 ** (k / 8) * x, 100 ** (k / 8) * y) for k in range(8)]
+        rows.append([f(a) for pair in angles for f in (math.sin, math.cos) for a in pair])
+    return torch.tensor(rows)
+
+
+def fuser(
+    s: State, name: str, h: Tensor, tokens: Tensor, beta: float, heads: int, shape: tuple[int, int] = (0, 0)
+) -> Tensor:
+    placed = f"{name}.place.weight" in s
+    where = linear(s, f"{name}.place", places(*shape)) if placed else torch.zeros(())
+    joined = torch.cat((h + where, linear(s, f"{name}.linear", tokens)), dim=1)
     normed = layer_norm(s, f"{name}.norm1", joined)
     seen = attention(s, f"{name}.attn", normed, normed, heads)[:, : h.shape[1]]
     h = h + beta * math.tanh(float(s[f"{name}.alpha_attn"])) * seen
     return h + beta * math.tanh(float(s[f"{name}.alpha_dense"])) * feed_forward(
-        s, f"{name}.ff", layer_norm(s, f"{name}.norm2", h)
+        s, f"{name}.ff", layer_norm(s, f"{name}.norm2", h + where)
     )
 
 
@@ -66,9 +80,11 @@ def fourier(box: list[float]) -> list[float]:
 
 
 def tokenize(s: State, interactions: list[dict[str, Any]]) -> Tensor:
-    """(1, 3N, D). interactions: subject, action, object (features), subject_box, object_box; the rest are null."""
+    """(1, 3N, D). interactions: subject, action, object (features), subject_box, object_box; the rest are null. SDXL's
+    pipeline uses 30 of its 32 places.
+    """
     rows: dict[str, list[Tensor]] = {"subject": [], "action": [], "object": []}
-    count = s["position_net.interaction_embedding.emb.weight"].shape[0]
+    count = min(30, s["position_net.interaction_embedding.emb.weight"].shape[0])
     order = {"subject": 0, "object": 1, "action": 2}
     for n in range(count):
         given = interactions[n] if n < len(interactions) else None
@@ -108,26 +124,44 @@ def transformer(
     s: State, name: str, x: Tensor, context: Tensor, tokens: Tensor | None, beta: float, heads: int
 ) -> Tensor:
     b, c, height, width = x.shape
-    h = conv(s, f"{name}.proj_in", group_norm(s, f"{name}.norm", x, 1e-6))
+    heads = heads or c // 64
+    h, flat = group_norm(s, f"{name}.norm", x, 1e-6), s[f"{name}.proj_in.weight"].ndim == 2
+    h = h if flat else conv(s, f"{name}.proj_in", h)
     h = h.reshape(b, c, height * width).permute(0, 2, 1)
-    block = f"{name}.transformer_blocks.0"
-    n = layer_norm(s, f"{block}.norm1", h)
-    h = h + attention(s, f"{block}.attn1", n, n, heads)
-    if tokens is not None:
-        h = fuser(s, f"{block}.fuser", h, tokens.expand(b, -1, -1), beta, heads)
-    h = h + attention(s, f"{block}.attn2", layer_norm(s, f"{block}.norm2", h), context, heads)
-    h = h + feed_forward(s, f"{block}.ff", layer_norm(s, f"{block}.norm3", h))
-    return x + conv(s, f"{name}.proj_out", h.permute(0, 2, 1).reshape(b, c, height, width))
+    h, layer = linear(s, f"{name}.proj_in", h) if flat else h, 0
+    while f"{name}.transformer_blocks.{layer}.norm1.weight" in s:
+        block = f"{name}.transformer_blocks.{layer}"
+        n = layer_norm(s, f"{block}.norm1", h)
+        h = h + attention(s, f"{block}.attn1", n, n, heads)
+        if tokens is not None:
+            h = fuser(s, f"{block}.fuser", h, tokens.expand(b, -1, -1), beta, heads, (height, width))
+        h = h + attention(s, f"{block}.attn2", layer_norm(s, f"{block}.norm2", h), context, heads)
+        h = h + feed_forward(s, f"{block}.ff", layer_norm(s, f"{block}.norm3", h))
+        layer += 1
+    h = linear(s, f"{name}.proj_out", h) if flat else h
+    h = h.permute(0, 2, 1).reshape(b, c, height, width)
+    return x + (h if flat else conv(s, f"{name}.proj_out", h))
 
 
 def unet(
-    s: State, x: Tensor, t: Tensor, context: Tensor, tokens: Tensor | None = None, beta: float = 1.0, heads: int = 8
+    s: State,
+    x: Tensor,
+    t: Tensor,
+    context: Tensor,
+    tokens: Tensor | None = None,
+    beta: float = 1.0,
+    heads: int = 8,
+    y: Tensor | None = None,
 ) -> Tensor:
-    """(B, 4, h, w) noise. tokens (1 or B, M, D): None leaves the fusers out."""
+    """(B, 4, h, w) noise. tokens (1 or B, M, D): None leaves the fusers out. heads: 0 = as many as 64 fit in, as SDXL
+    has them; y: SDXL's other condition.
+    """
     channels = s["input_blocks.0.0.weight"].shape[0]
     angles = t.float()[:, None] * torch.exp(-math.log(10000) * torch.arange(channels // 2) / (channels // 2))
     emb = torch.cat([angles.cos(), angles.sin()], -1)
     emb = linear(s, "time_embed.2", F.silu(linear(s, "time_embed.0", emb)))
+    if y is not None:
+        emb = emb + linear(s, "label_emb.0.2", F.silu(linear(s, "label_emb.0.0", y)))
 
     def stage(name: str, h: Tensor) -> Tensor:
         for part in range(3):
@@ -156,9 +190,18 @@ def unet(
 
 
 def shapes(
-    channels: int = 32, mult: tuple[int, ...] = (1, 2), layers: int = 2, width: int = 768, slots: int = 30
+    channels: int = 32,
+    mult: tuple[int, ...] = (1, 2),
+    layers: int = 2,
+    width: int = 768,
+    slots: int = 30,
+    depths: tuple[int, ...] = (),
+    y: int = 0,
 ) -> dict[str, tuple[int, ...]]:
-    """Names and shapes of an InteractDiffusion U-Net with attention on every level."""
+    """Names and shapes of an InteractDiffusion U-Net. depths: layers of each level's transformers, by default one; with
+    ``y``, the width of SDXL's other condition, they project without convolutions.
+    """
+    depths = depths or (1,) * len(mult)
     out: dict[str, tuple[int, ...]] = {}
 
     def add(name: str, *weight: int, bias: bool = True) -> None:
@@ -185,23 +228,29 @@ def shapes(
         add(f"{name}.net.0.proj", 8 * c, c)
         add(f"{name}.net.2", c, 4 * c)
 
-    def spatial(name: str, c: int) -> None:
+    def spatial(name: str, c: int, depth: int) -> None:
+        if not depth:
+            return
         add(f"{name}.norm", c)
-        add(f"{name}.proj_in", c, c, 1, 1)
-        block = f"{name}.transformer_blocks.0"
-        attend(f"{block}.attn1", c, c)
-        feed(f"{block}.ff", c)
-        attend(f"{block}.attn2", c, width)
-        for i in (1, 2, 3):
-            add(f"{block}.norm{i}", c)
-        out[f"{block}.fuser.alpha_attn"] = out[f"{block}.fuser.alpha_dense"] = ()
-        add(f"{block}.fuser.linear", c, width)
-        attend(f"{block}.fuser.attn", c, c)
-        feed(f"{block}.fuser.ff", c)
-        add(f"{block}.fuser.norm1", c)
-        add(f"{block}.fuser.norm2", c)
-        add(f"{name}.proj_out", c, c, 1, 1)
+        for projection in ("proj_in", "proj_out"):
+            add(f"{name}.{projection}", *((c, c) if y else (c, c, 1, 1)))
+        for layer in range(depth):
+            block = f"{name}.transformer_blocks.{layer}"
+            attend(f"{block}.attn1", c, c)
+            feed(f"{block}.ff", c)
+            attend(f"{block}.attn2", c, width)
+            for i in (1, 2, 3):
+                add(f"{block}.norm{i}", c)
+            out[f"{block}.fuser.alpha_attn"] = out[f"{block}.fuser.alpha_dense"] = ()
+            add(f"{block}.fuser.linear", c, width)
+            attend(f"{block}.fuser.attn", c, c)
+            feed(f"{block}.fuser.ff", c)
+            add(f"{block}.fuser.norm1", c)
+            add(f"{block}.fuser.norm2", c)
 
+    if y:
+        add("label_emb.0.0", 4 * channels, y)
+        add("label_emb.0.2", 4 * channels, 4 * channels)
     add("time_embed.0", 4 * channels, channels)
     add("time_embed.2", 4 * channels, 4 * channels)
     add("input_blocks.0.0", channels, 4, 3, 3)
@@ -210,7 +259,7 @@ def shapes(
         for _ in range(layers):
             res(f"input_blocks.{n}.0", c, m * channels)
             c = m * channels
-            spatial(f"input_blocks.{n}.1", c)
+            spatial(f"input_blocks.{n}.1", c, depths[level])
             skips.append(c)
             n += 1
         if level < len(mult) - 1:
@@ -218,16 +267,16 @@ def shapes(
             skips.append(c)
             n += 1
     res("middle_block.0", c, c)
-    spatial("middle_block.1", c)
+    spatial("middle_block.1", c, depths[-1])
     res("middle_block.2", c, c)
     n = 0
     for level in reversed(range(len(mult))):
         for layer in range(layers + 1):
             res(f"output_blocks.{n}.0", c + skips.pop(), mult[level] * channels)
             c = mult[level] * channels
-            spatial(f"output_blocks.{n}.1", c)
+            spatial(f"output_blocks.{n}.1", c, depths[level])
             if level and layer == layers:
-                add(f"output_blocks.{n}.2.conv", c, c, 3, 3)
+                add(f"output_blocks.{n}.{2 if depths[level] else 1}.conv", c, c, 3, 3)
             n += 1
     add("out.0", c)
     add("out.2", 4, c, 3, 3)
@@ -243,6 +292,9 @@ def shapes(
 
 
 MICRO: dict[str, Any] = {}
+XL: dict[str, Any] = {
+    "channels": 64, "mult": (1, 2, 2), "layers": 1, "width": 2048, "slots": 32, "depths": (0, 1, 2), "y": 64,
+}  # fmt: skip
 SMALL: dict[str, Any] = {"channels": 320, "mult": (1,), "layers": 1}
 
 

@@ -323,8 +323,8 @@ def renamed(state: State, old: str, new: str) -> State:
 
 WRONG = {
     "gligen": (lambda s: {k: v for k, v in s.items() if "action" not in k}, "GLIGEN for text boxes"),
-    "xl": (lambda s: s | {k.replace("blocks.0", "blocks.1"): v for k, v in s.items() if "fuser" in k}, "for SDXL"),
-    "xl, webui": (lambda s: {**fusers_only(s), "position_net.null_positive_feature": torch.zeros(2048)}, "for SDXL"),
+    "gligen xl": (lambda s: {k: v for k, v in s.items() if "action" not in k and "blocks.1" not in k} | {
+                  "position_net.null_positive_feature": torch.zeros(2048)}, "GLIGEN for text boxes"),
     "sdxl base": (lambda s: {"a.attn2.to_k.weight": torch.zeros(2, 2048)}, "is an SDXL model"),
     "sd2 base": (lambda s: {"a.attn2.to_k.weight": torch.zeros(2, 1024)}, "is an SD2.x model"),
     "sd1 base": (lambda s: {"a.attn2.to_k.weight": torch.zeros(2, 768)}, "holds no interactions"),

@@ -39,8 +39,10 @@ def pipeline() -> Any:
 
 @pytest.fixture(scope="module")
 def net() -> InteractionNet:
+    from interplay.guidance.pixelworld.train_fusers import new_network
+
     torch.manual_seed(0)
-    made = InteractionNet(fusers.WIDTHS, fusers.TOKENS, fusers.HEADS, fusers.SLOTS, fusers.HIDDEN)
+    made = new_network()
     for name, parameter in made.named_parameters():
         if "alpha" in name:
             parameter.data.fill_(2.0)
@@ -101,7 +103,7 @@ def test_pictures_of_a_batch_see_their_own_boxes(pipeline: Any, file: Path, guid
     both = images(method.draw(pipeline, batch(0, 1)))
     alone = np.concatenate([images(method.draw(pipeline, batch(i))) for i in (0, 1)])
     assert np.abs(both - alone).max() <= 3
-    assert np.abs(both - images(methods.plain("plain", {}).draw(pipeline, batch(0, 1)))).max() > 30
+    assert np.abs(both - images(methods.plain("plain", {}).draw(pipeline, batch(0, 1)))).max() > 10
 
 
 def test_the_unconditional_row_sees_null_tokens(pipeline: Any, net: InteractionNet) -> None:
@@ -195,6 +197,22 @@ def test_the_layout_term_is_absent_without_a_layout_and_moves_maps_into_boxes(pi
 # --- training --------------------------------------------------------------------------------------------------------
 
 
+def kept_outside(q: torch.Tensor, k: torch.Tensor, layout: Layout) -> float:
+    """Minus the mean log of what cells of the first picture, as far as they lie in no box, keep from its tokens."""
+    side, logs, weights = round((q.shape[1] - 12) ** 0.5), 0.0, 0.0
+    for cell in range(side * side):
+        x, y, free = cell % side, cell // side, 1.0
+        for box in layout.boxes(layout.interactions[0]):
+            width = max(0.0, min(box[2] * side, x + 1) - max(box[0] * side, x))
+            free -= width * max(0.0, min(box[3] * side, y + 1) - max(box[1] * side, y))
+        scale, split = (q.shape[-1] / 4) ** 0.5, k[0].unflatten(-1, (4, -1))
+        heads = [torch.softmax(q[0, cell].view(4, -1)[h] @ split[:, h].T / scale, -1) for h in range(4)]
+        seen = float(torch.stack(heads).mean(0)[[side * side, side * side + 4, side * side + 8]].sum())
+        logs -= np.log(1 - seen + 1e-5) * max(0.0, free)
+        weights += max(0.0, free)
+    return logs / weights
+
+
 def test_the_attention_loss_is_what_cells_in_a_box_do_not_give_to_its_token(pipeline: Any, net: InteractionNet) -> None:
     from interplay.guidance.hosts.diffusers.interaction import Fusing, fused
     from interplay.guidance.pixelworld.train_fusers import Phrases, Watch, grounding
@@ -222,7 +240,7 @@ def test_the_attention_loss_is_what_cells_in_a_box_do_not_give_to_its_token(pipe
                     seen = float(torch.stack(heads).mean(0)[side * side + 4 * role])
                     logs -= np.log(seen + 1e-5) * width * height
                     weights += width * height
-        total += logs / max(1.0, weights)
+        total += logs / max(1.0, weights) + kept_outside(q, k, layouts[0])
     found = float(watch.loss(given))
     assert found == pytest.approx(total / 7, rel=1e-3)
 

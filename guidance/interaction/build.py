@@ -20,7 +20,10 @@ def build(parts: Parts, layers: Any = nn, dtype: torch.dtype | None = None, devi
     """
     wanted = dtype or parts.fusers[0]["linear.weight"].dtype
     net = InteractionNet(
-        parts.widths, parts.width, parts.heads, parts.slots, parts.hidden, layers, dtype=wanted, device=device
+        *(parts.widths, parts.width, parts.heads, parts.slots, parts.hidden, layers, parts.placed),
+        *(parts.head_width, parts.rows),
+        dtype=wanted,
+        device=device,
     )
     for fuser, state in zip(net.fusers, parts.fusers, strict=True):
         fuser.load_state_dict(state)
@@ -42,6 +45,16 @@ def attention_blocks(base: Mapping[str, Tensor]) -> dict[str, int]:
     return {block: found[block] for block in sorted(found, key=block_order)}
 
 
+def fuser_places(base: Mapping[str, Tensor]) -> tuple[tuple[str, int], ...]:
+    """(block, width) for each fuser that a U-Net takes: once for every layer of its transformer blocks."""
+    layers: dict[str, int] = {}
+    for key in base:
+        if key.endswith(".attn2.to_k.weight"):
+            block = key.partition(".transformer_blocks.")[0]
+            layers[block] = layers.get(block, 0) + 1
+    return tuple((block, width) for block, width in attention_blocks(base).items() for _ in range(layers[block]))
+
+
 def _is_transformer(key: str, base: Mapping[str, Tensor]) -> bool:
     block = key.removesuffix(".norm.weight")
     return block != key and f"{block}.proj_in.weight" in base
@@ -49,18 +62,20 @@ def _is_transformer(key: str, base: Mapping[str, Tensor]) -> bool:
 
 def check_fits(parts: Parts, base: Mapping[str, Tensor]) -> None:
     """InterplayError unless the fusers fit a U-Net's blocks (LDM names) one to one."""
-    blocks = attention_blocks(base)
+    places = fuser_places(base)
     context = next((int(v.shape[1]) for k, v in base.items() if k.endswith("attn2.to_k.weight")), 0)
+    kinds = {2048: "an SDXL model", 1024: "an SD2.x model", 768: "an SD1.x model"}
+    wanted = "an SDXL model" if parts.xl else "an SD1.x model"
     if context != parts.width:
-        kind = {2048: "SDXL", 1024: "SD2.x"}.get(context, "another kind")
+        kind = kinds.get(context, "another kind")
         raise InterplayError(
             f"The model takes prompts {context} wide ({kind}) and these interactions are {parts.width} wide: connect "
-            "an SD1.x model."
+            f"{wanted}."
         )
-    if tuple(blocks) != parts.blocks or tuple(blocks.values()) != parts.widths:
+    if places != tuple(zip(parts.blocks, parts.widths, strict=True)):
         raise InterplayError(
-            f"The file's {len(parts.blocks)} fusers do not fit the model's {len(blocks)} transformer blocks: connect "
-            "an SD1.x model of the size that they were trained on."
+            f"The file's {len(parts.blocks)} fusers do not fit the model's {len(places)} transformer layers: connect "
+            f"{wanted} of the size that they were trained on."
         )
 
 
@@ -90,7 +105,7 @@ def describe(parts: Parts) -> list[str]:
     fusers, tokens = len(parts.fusers), len(parts.tokenizer)
     tensors = sum(len(fuser) for fuser in parts.fusers)
     dtype = str(parts.fusers[0]["linear.weight"].dtype).removeprefix("torch.")
-    others = [name for name, held in (("CLIP", parts.clip), ("VAE", parts.vae)) if held]
+    others = [name for name, held in (("CLIP", parts.clip), ("second CLIP", parts.clip2), ("VAE", parts.vae)) if held]
     base = f"{len(parts.base)} tensors of its own" if parts.base else "none"
     return [
         f"form: {parts.form}",

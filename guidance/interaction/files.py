@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +13,16 @@ from torch import Tensor
 
 from ...errors import InterplayError
 from .keys import (
+    CLIP2_PREFIX,
     CLIP_PREFIX,
     FUSER_KEYS,
+    PLACE,
     PREFIX,
     TOKENIZER,
     TOKENIZER_KEYS,
     VAE_PREFIX,
+    XL_HEAD,
+    XL_WIDTH,
     Parts,
     Tensors,
     diffusers_to_ldm,
@@ -80,8 +86,9 @@ def parts_of(content: Any, name: str, metadata: Mapping[str, str] | None = None)
     if any(key.startswith(PREFIX) for key in tensors):
         unet = {key[len(PREFIX) :]: value for key, value in tensors.items() if key.startswith(PREFIX)}
         clip = {key: value for key, value in tensors.items() if key.startswith(CLIP_PREFIX)}
+        clip2 = {key: value for key, value in tensors.items() if key.startswith(CLIP2_PREFIX)}
         vae = {key: value for key, value in tensors.items() if key.startswith(VAE_PREFIX)}
-        return _parts(CHECKPOINT, unet, name, clip, vae, heads)
+        return replace(_parts(CHECKPOINT, unet, name, clip, vae, heads), clip2=clip2)
     if "conv_in.weight" in tensors:
         return _parts(DIFFUSERS, diffusers_to_ldm(tensors), name, heads=heads)
     form = FLAT if "input_blocks.0.0.weight" in tensors else WEBUI
@@ -124,6 +131,8 @@ def _parts(
     base, blocks, fusers, tokenizer = split(unet)
     parts = Parts(form, fusers, blocks, tokenizer, base if form != WEBUI else {}, clip or {}, vae or {}, heads, notes)
     _check(parts, name)
+    if parts.xl:
+        parts = replace(parts, head_width=XL_HEAD)
     if form == WEBUI and base:
         raise InterplayError(
             f"'{name}' holds {len(base)} tensors that belong neither to a fuser nor to the tokenizer, such as "
@@ -135,7 +144,7 @@ def _parts(
 def _check(parts: Parts, name: str) -> None:
     """Every fuser and the tokenizer whole, and of widths that fit."""
     for block, fuser in zip(parts.blocks, parts.fusers, strict=True):
-        wrong = FUSER_KEYS.symmetric_difference(fuser)
+        wrong = (FUSER_KEYS | {PLACE} if parts.placed else FUSER_KEYS).symmetric_difference(fuser)
         if wrong:
             raise InterplayError(
                 f"The fuser of {block} in '{name}' has {len(fuser)} tensors and not the {len(FUSER_KEYS)} expected "
@@ -153,6 +162,8 @@ def _check(parts: Parts, name: str) -> None:
             f"The tokenizer in '{name}' has {len(parts.tokenizer)} tensors and not the {len(TOKENIZER_KEYS)} of "
             f"InteractDiffusion ('{min(wrong)}' is odd): choose an InteractDiffusion file."
         )
+    if not parts.fusers:
+        raise InterplayError(f"'{name}' holds a tokenizer and no fusers: download the file again.")
     context = {int(fuser["linear.weight"].shape[1]) for fuser in parts.fusers}
     if context != {parts.width}:
         raise InterplayError(
@@ -162,7 +173,7 @@ def _check(parts: Parts, name: str) -> None:
 
 
 def _refuse(tensors: Mapping[str, Tensor], name: str) -> None:
-    """Say what a file is that is no InteractDiffusion of SD1.x."""
+    """Say what a file is that is no InteractDiffusion."""
     for kind, reason in _OTHERS:
         if kind(tensors):
             raise InterplayError(f"'{name}' {reason}.")
@@ -181,12 +192,6 @@ def _is_lora(tensors: Mapping[str, Tensor]) -> bool:
     return any(key.startswith("lora_") or "lora_up" in key or "lora_A" in key for key in tensors)
 
 
-def _is_xl(tensors: Mapping[str, Tensor]) -> bool:
-    second = _has(tensors, "transformer_blocks.1.fuser.")
-    null = next((v for k, v in tensors.items() if k.endswith("position_net.null_positive_feature")), None)
-    return second or (null is not None and null.shape[0] == 2048)
-
-
 def _is_base(width: int) -> Callable[[Mapping[str, Tensor]], bool]:
     return lambda tensors: not _has(tensors, TOKENIZER) and _context(tensors) == width
 
@@ -199,11 +204,9 @@ _OTHERS: tuple[tuple[Callable[[Mapping[str, Tensor]], bool], str], ...] = (
     (lambda tensors: not tensors, "holds no tensors by name: choose an InteractDiffusion file"),
     (_is_lora, "is a LoRA: load it with 'Load LoRA' and choose an InteractDiffusion file here"),
     (
-        _is_xl,
-        "is InteractDiffusion for SDXL, whose blocks hold several fusers each and whose phrases come from two text "
-        "encoders, which this version does not run: choose one for SD1.x",
+        _is_base(XL_WIDTH),
+        "is an SDXL model without interactions: connect it to 'model' and choose an InteractDiffusion-XL file here",
     ),
-    (_is_base(2048), "is an SDXL model without interactions: InteractDiffusion needs SD1.x, choose another file"),
     (_is_base(1024), "is an SD2.x model without interactions: InteractDiffusion needs SD1.x, choose another file"),
     (_is_gligen, "is GLIGEN for text boxes and knows no actions: load it with 'GLIGENLoader'"),
     (
@@ -222,18 +225,9 @@ def _load_folder(path: Path) -> Parts:
         raise InterplayError(f"The folder '{path.name}' has no weights in unet/: download that part of it.")
     parts = parts_of(*unet)
     heads = _head_count(path / "unet" / "config.json")
-    clip, vae = (_folder_weights(path / part) for part in ("text_encoder", "vae"))
-    return Parts(
-        f"{DIFFUSERS} folder",
-        parts.fusers,
-        parts.blocks,
-        parts.tokenizer,
-        parts.base,
-        _tensors(clip[0]) if clip else {},
-        _tensors(vae[0]) if vae else {},
-        heads,
-        parts.notes,
-    )
+    found = [_folder_weights(path / part) for part in ("text_encoder", "text_encoder_2", "vae")]
+    clip, clip2, vae = (_tensors(part[0]) if part else {} for part in found)
+    return replace(parts, form=f"{DIFFUSERS} folder", heads=heads, clip=clip, clip2=clip2, vae=vae)
 
 
 def _head_count(config: Path) -> int:
@@ -244,10 +238,22 @@ def _head_count(config: Path) -> int:
 
 
 def _folder_weights(folder: Path) -> tuple[Any, str] | None:
-    """The first weights file of a folder, the whole-precision one before variants, and its name."""
+    """The first weights of a folder, the whole-precision ones before variants, and their file's name.
+
+    What was saved in several numbered files is put together.
+    """
     files = sorted((p for p in folder.glob("*") if p.suffix in SUFFIXES), key=lambda p: (len(p.name), p.name))
     files.sort(key=lambda p: p.suffix != ".safetensors")
-    return (read_file(files[0])[0], f"{folder.parent.name}/{folder.name}/{files[0].name}") if files else None
+    if not files:
+        return None
+    name = f"{folder.parent.name}/{folder.name}/{files[0].name}"
+    part = re.fullmatch(r"(.+)-\d+-of-(\d+)(\.\w+)", files[0].name)
+    if part is None:
+        return read_file(files[0])[0], name
+    shards = [folder / f"{part[1]}-{i + 1:0{len(part[2])}}-of-{part[2]}{part[3]}" for i in range(int(part[2]))]
+    if missing := [shard.name for shard in shards if not shard.is_file()]:
+        raise InterplayError(f"The folder '{folder.parent.name}' lacks {missing[0]} in {folder.name}/: download it.")
+    return {key: value for shard in shards for key, value in read_file(shard)[0].items()}, name
 
 
 def save_parts(parts: Parts, path: Path) -> None:
@@ -263,6 +269,7 @@ def save_parts(parts: Parts, path: Path) -> None:
     own = joined(parts.blocks, parts.fusers, parts.tokenizer)
     tensors: Tensors = {PREFIX + key: value for key, value in {**parts.base, **own}.items()} if parts.base else own
     tensors |= _prefixed(parts.clip, CLIP_PREFIX) | _prefixed(parts.vae, VAE_PREFIX)
+    tensors |= _prefixed(parts.clip2, CLIP2_PREFIX)
     metadata = {"format": "pt", "made_by": OWN, "heads": str(parts.heads)}
     temporary = path.with_name(path.name + ".part")
     save_file({key: value.contiguous().clone() for key, value in tensors.items()}, str(temporary), metadata)

@@ -15,10 +15,12 @@ from torch import Tensor
 from ...errors import InterplayError
 
 Tensors = dict[str, Tensor]
-FUSER = ".transformer_blocks.0.fuser."
+FUSER = re.compile(r"(.+)\.transformer_blocks\.(\d+)\.fuser\.(.+)")
 TOKENIZER = "position_net."
 PREFIX = "model.diffusion_model."
-CLIP_PREFIX, VAE_PREFIX = "cond_stage_model.", "first_stage_model."
+SLOTS = 30  # interactions in the published pipelines
+XL_WIDTH, XL_HEAD = 2048, 64  # of SDXL's prompts and of each of its attention heads
+CLIP_PREFIX, CLIP2_PREFIX, VAE_PREFIX = "cond_stage_model.", "cond_stage_model_2.", "first_stage_model."
 _ATTENTION = ("to_q.weight", "to_k.weight", "to_v.weight", "to_out.0.weight", "to_out.0.bias")
 _FEED = ("net.0.proj.weight", "net.0.proj.bias", "net.2.weight", "net.2.bias")
 FUSER_KEYS = frozenset(
@@ -29,6 +31,7 @@ FUSER_KEYS = frozenset(
         *(f"norm{i}.{part}" for i in (1, 2) for part in ("weight", "bias")),
     ]
 )
+PLACE = "place.weight"  # of fusers that are told where cells are; the published ones have none
 _LAYERS = tuple(f"{i}.{part}" for i in (0, 2, 4) for part in ("weight", "bias"))
 TOKENIZER_KEYS = frozenset(
     [
@@ -42,9 +45,12 @@ _STAGES = {"input_blocks": 0, "middle_block": 1, "output_blocks": 2}
 
 @dataclass(frozen=True)
 class Parts:
-    """An InteractDiffusion file taken apart. fusers: one dict of 17 tensors for each block, by ``FUSER_KEYS``; blocks:
-    where they stand, in LDM names; tokenizer: 17 tensors by ``TOKENIZER_KEYS``; base: the U-Net without them, empty
-    when the file has none; clip, vae: tensors as the file names them, empty when it has none; form: of the file.
+    """An InteractDiffusion file taken apart.
+
+    fusers: one dict of 17 tensors for each block, by ``FUSER_KEYS`` (18 with ``PLACE``); blocks: where they stand, in
+    LDM names, those of SDXL once for each of their fusers; tokenizer: 17 tensors by ``TOKENIZER_KEYS``; base: the U-Net
+    without them, empty when the file has none; clip, clip2, vae: tensors as the file names them, empty when it has
+    none; form: of the file; heads: of every fuser's attention, or head_width: of one head, where wide fusers have more.
     """
 
     form: str
@@ -56,6 +62,8 @@ class Parts:
     vae: Tensors = field(default_factory=dict)
     heads: int = 8
     notes: tuple[str, ...] = ()
+    head_width: int = 0
+    clip2: Tensors = field(default_factory=dict)
 
     @property
     def widths(self) -> tuple[int, ...]:
@@ -68,9 +76,24 @@ class Parts:
         return int(self.tokenizer["null_positive_feature"].shape[0])
 
     @property
-    def slots(self) -> int:
-        """How many interactions fit."""
+    def placed(self) -> bool:
+        """Whether the fusers are told where cells are."""
+        return PLACE in self.fusers[0]
+
+    @property
+    def xl(self) -> bool:
+        """Whether these are interactions of SDXL, whose phrases two text encoders read."""
+        return self.width == XL_WIDTH
+
+    @property
+    def rows(self) -> int:
+        """How many interactions have an embedding."""
         return int(self.tokenizer["interaction_embedding.emb.weight"].shape[0])
+
+    @property
+    def slots(self) -> int:
+        """How many interactions fit. SDXL's has more embeddings than its pipeline has places."""
+        return min(self.rows, SLOTS) if self.xl else self.rows
 
     @property
     def hidden(self) -> int:
@@ -91,6 +114,8 @@ _WHOLE = {
     "time_embedding.linear_1": "time_embed.0",
     "time_embedding.linear_2": "time_embed.2",
     "conv_in": "input_blocks.0.0",
+    "add_embedding.linear_1": "label_emb.0.0",
+    "add_embedding.linear_2": "label_emb.0.2",
     "conv_norm_out": "out.0",
     "conv_out": "out.2",
 }
@@ -145,7 +170,9 @@ def _ldm_name(key: str, blocks: Mapping[str, str]) -> str:
     head = re.match(r"((?:down|up)_blocks\.\d+|mid_block)\.(\w+)\.(\d+)(\.conv(?=\.))?", key)
     block = blocks.get(head[0]) if head else None
     if head is None or block is None:
-        raise InterplayError(f"The tensor '{key}' belongs to no Stable Diffusion 1.x U-Net: choose another file.")
+        raise InterplayError(
+            f"The tensor '{key}' belongs to no U-Net of Stable Diffusion 1.x or XL: choose another file."
+        )
     rest = key[head.end() + 1 :]
     if head[2] == "resnets":
         layer, _, part = rest.rpartition(".")
@@ -163,20 +190,23 @@ def split(state: Mapping[str, Tensor]) -> tuple[Tensors, tuple[str, ...], tuple[
     """U-Net tensors under LDM names -> base, blocks with fusers in running order, their fusers, tokenizer."""
     base: Tensors = {}
     tokenizer: Tensors = {}
-    fusers: dict[str, Tensors] = {}
+    fusers: dict[tuple[str, int], Tensors] = {}
     for key, value in state.items():
         if key.startswith(TOKENIZER):
             tokenizer[key[len(TOKENIZER) :]] = value
-        elif FUSER in key:
-            block, _, name = key.partition(FUSER)
-            fusers.setdefault(block, {})[name] = value
+        elif found := FUSER.fullmatch(key):
+            fusers.setdefault((found[1], int(found[2])), {})[found[3]] = value
         else:
             base[key] = value
-    blocks = tuple(sorted(fusers, key=block_order))
-    return base, blocks, tuple(fusers[block] for block in blocks), tokenizer
+    places = sorted(fusers, key=lambda place: (block_order(place[0]), place[1]))
+    return base, tuple(block for block, _ in places), tuple(fusers[place] for place in places), tokenizer
 
 
 def joined(blocks: Iterable[str], fusers: Iterable[Mapping[str, Tensor]], tokenizer: Mapping[str, Tensor]) -> Tensors:
     """The opposite of ``split`` for fusers and tokenizer: flat LDM names."""
-    out = {f"{b}{FUSER}{name}": value for b, f in zip(blocks, fusers, strict=True) for name, value in f.items()}
+    out: Tensors = {}
+    seen: dict[str, int] = {}
+    for block, fuser in zip(blocks, fusers, strict=True):
+        number = seen[block] = seen.get(block, -1) + 1
+        out |= {f"{block}.transformer_blocks.{number}.fuser.{name}": value for name, value in fuser.items()}
     return out | {f"{TOKENIZER}{name}": value for name, value in tokenizer.items()}

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 FREQUENCIES = 8
 BOX_WIDTH = FREQUENCIES * 2 * 4  # numbers in a box's embedding
+CELL_WIDTH = FREQUENCIES * 2 * 2  # numbers in the embedding of a cell's centre
 SLOTS = 30  # interactions of the published weights
 HEADS = 8  # attention heads of a fuser in SD1.x
 SD1_WIDTHS = (320, 320, 640, 640, 1280, 1280, 1280, 1280, 1280, 1280, 640, 640, 640, 320, 320, 320)
@@ -34,10 +35,33 @@ def between_boxes(subject: Tensor, object: Tensor) -> Tensor:
 
 
 def box_embedding(boxes: Tensor) -> Tensor:
-    """(..., 4) -> (..., 64): sine and cosine of the coordinates at 100^(k/8), k outermost, then sine before cosine."""
+    """(..., 4) -> (..., 64): sine and cosine of the coordinates at 100^(k/8), k outermost, then sine before cosine.
+
+    As many coordinates as come in: (..., 2) -> (..., 32).
+    """
     bands = 100.0 ** (torch.arange(FREQUENCIES, device=boxes.device, dtype=boxes.dtype) / FREQUENCIES)
     angles = boxes[..., None, :] * bands[:, None]  # (..., 8, 4)
     return torch.stack([angles.sin(), angles.cos()], -2).flatten(-3)
+
+
+def grid(cells: int, latent: tuple[int, int] | None = None) -> tuple[int, int]:
+    """Rows and columns of a block's cells in a picture whose latents have ``latent`` rows and columns; None = square.
+
+    Each of a U-Net's levels halves both and rounds up. ValueError when no level has so many cells.
+    """
+    height, width = latent or (round(cells**0.5),) * 2
+    while height * width > cells:
+        height, width = -(-height // 2), -(-width // 2)
+    if height * width != cells:
+        raise ValueError(f"{cells} cells are no level of latents of {latent}")
+    return height, width
+
+
+def cell_embedding(height: int, width: int, like: Tensor) -> Tensor:
+    """(height * width, 32): the centres of cells, row by row, as ``box_embedding`` writes coordinates in 0..1."""
+    y, x = ((torch.arange(n, device=like.device, dtype=torch.float32) + 0.5) / n for n in (height, width))
+    centres = torch.stack([x.expand(height, width), y[:, None].expand(height, width)], -1)
+    return box_embedding(centres.flatten(0, 1)).to(like.dtype)
 
 
 class _Names(nn.Module):
@@ -70,10 +94,11 @@ class Grounding:
 class PositionNet(nn.Module):
     """Interactions to tokens: phrases and boxes of subject, action and object through small MLPs.
 
-    width: of the phrase features and of the tokens; slots: how many interactions fit; hidden: of the MLPs.
+    width: of the phrase features and of the tokens; slots: how many interactions fit; hidden: of the MLPs; rows: how
+    many interactions have an embedding, where that is more than fit.
     """
 
-    def __init__(self, width: int = 768, slots: int = SLOTS, hidden: int = 512) -> None:
+    def __init__(self, width: int = 768, slots: int = SLOTS, hidden: int = 512, rows: int | None = None) -> None:
         super().__init__()
         self.width, self.slots = width, slots
         self.linears = _mlp(width + BOX_WIDTH, hidden, width)
@@ -81,7 +106,7 @@ class PositionNet(nn.Module):
         self.null_positive_feature = nn.Parameter(torch.zeros(width))
         self.null_action_feature = nn.Parameter(torch.zeros(width))
         self.null_position_feature = nn.Parameter(torch.zeros(BOX_WIDTH))
-        self.interaction_embedding = _Names(slots, width)
+        self.interaction_embedding = _Names(rows or slots, width)
         self.position_embedding = _Names(3, width)
 
     def forward(self, given: Grounding) -> Tensor:
@@ -92,7 +117,7 @@ class PositionNet(nn.Module):
         subject = self._features(self.linears, given.subject, given.subject_boxes, mask, null)
         action = self._features(self.linear_action, given.action, action_boxes, mask, null_action)
         object = self._features(self.linears, given.object, given.object_boxes, mask, null)
-        number, role = self.interaction_embedding.emb.weight, self.position_embedding.emb.weight
+        number, role = self.interaction_embedding.emb.weight[: self.slots], self.position_embedding.emb.weight
         parts = [subject + number + role[SUBJECT], action + number + role[ACTION], object + number + role[OBJECT]]
         return torch.cat(parts, 1)
 
@@ -149,11 +174,21 @@ class _FeedForward(nn.Module):
 class Fuser(nn.Module):
     """Gated self-attention over a block's cells and the interaction tokens; as made, the gates are shut.
 
-    width: of the U-Net's block; tokens: width of a token; heads: of the attention.
+    width: of the U-Net's block; tokens: width of a token; heads: of the attention. placed: the fuser is told where
+    each cell is, which the published ones are not: Stable Diffusion's U-Net knows it by itself, a small one may not.
     """
 
-    def __init__(self, width: int, tokens: int = 768, heads: int = HEADS, layers: Any = nn, **where: Any) -> None:
+    def __init__(
+        self,
+        width: int,
+        tokens: int = 768,
+        heads: int = HEADS,
+        layers: Any = nn,
+        placed: bool = False,
+        **where: Any,
+    ) -> None:
         super().__init__()
+        self.place = layers.Linear(CELL_WIDTH, width, bias=False, **where) if placed else None
         self.linear = layers.Linear(tokens, width, **where)
         self.attn = _SelfAttention(width, heads, layers, **where)
         self.ff = _FeedForward(width, layers, **where)
@@ -162,20 +197,25 @@ class Fuser(nn.Module):
         self.alpha_attn = nn.Parameter(torch.zeros((), **where))
         self.alpha_dense = nn.Parameter(torch.zeros((), **where))
 
-    def forward(self, x: Tensor, tokens: Tensor, scale: float = 1.0) -> Tensor:
-        """(B, cells, width) -> the same, having seen (B, M, D) tokens. scale 0 is the identity, 1 as trained."""
+    def forward(self, x: Tensor, tokens: Tensor, scale: float = 1.0, latent: tuple[int, int] | None = None) -> Tensor:
+        """(B, cells, width) -> the same, having seen (B, M, D) tokens. scale 0 is the identity, 1 as trained.
+
+        latent: rows and columns of the picture's latents, for fusers that are told places; None = square.
+        """
         if scale == 0.0:
             return x
-        seen = torch.cat([x, self.linear(tokens).to(x.dtype)], 1)
+        where = 0.0 if self.place is None else self.place(cell_embedding(*grid(x.shape[1], latent), x))
+        seen = torch.cat([x + where, self.linear(tokens).to(x.dtype)], 1)
         attended = self.attn(self.norm1(seen))[:, : x.shape[1]]
         x = x + scale * torch.tanh(self.alpha_attn).to(x.dtype) * attended
-        return x + scale * torch.tanh(self.alpha_dense).to(x.dtype) * self.ff(self.norm2(x))
+        return x + scale * torch.tanh(self.alpha_dense).to(x.dtype) * self.ff(self.norm2(x + where))
 
 
 class InteractionNet(nn.Module):
     """A tokenizer and the fusers of one U-Net, in the order in which its transformer blocks run.
 
-    widths: of those blocks (``SD1_WIDTHS``; PixelWorld's are 64, 128, 128, 128, 128, 64, 64).
+    widths: of those blocks (``SD1_WIDTHS``; PixelWorld's are 64, 128, 128, 128, 128, 64, 64). placed: see ``Fuser``.
+    head_width: of one attention head, in place of ``heads`` (SDXL: 64); rows: see ``PositionNet``.
     """
 
     def __init__(
@@ -186,12 +226,17 @@ class InteractionNet(nn.Module):
         slots: int = SLOTS,
         hidden: int = 512,
         layers: Any = nn,
+        placed: bool = False,
+        head_width: int = 0,
+        rows: int | None = None,
         **where: Any,
     ) -> None:
         super().__init__()
         self.widths, self.heads = tuple(widths), heads
-        self.position_net = PositionNet(tokens, slots, hidden)
-        self.fusers = nn.ModuleList([Fuser(width, tokens, heads, layers, **where) for width in widths])
+        self.position_net = PositionNet(tokens, slots, hidden, rows)
+        counts = [width // head_width if head_width else heads for width in widths]
+        pairs = zip(widths, counts, strict=True)
+        self.fusers = nn.ModuleList([Fuser(width, tokens, n, layers, placed, **where) for width, n in pairs])
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from . import sprites
 from .world import ACTIONS, SIZES, Request, Scene, Wanted, layout, phrase, request
 
 WIDTHS = (64, 128, 128, 128, 128, 64, 64)
-TOKENS, HEADS, SLOTS, HIDDEN = 64, 4, 4, 64
+TOKENS, HEADS, SLOTS, HIDDEN = 64, 4, 4, 128
 FILE = "pixelworld_interactions.safetensors"
 
 

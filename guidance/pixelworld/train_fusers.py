@@ -1,8 +1,8 @@
 """Train PixelWorld's interaction fusers: ``python -m interplay.guidance.pixelworld.train_fusers --out DIR``.
 
-The base is PixelWorld's own and stays frozen; fusers and tokenizer learn from scenes whose captions are careful and
-whose boxes are exact (a share of them is shaken, so that boxes which are not exact serve too). A run in DIR is gone on
-with.
+The base is PixelWorld's own and stays frozen; fusers and tokenizer learn from scenes whose boxes are exact (a share of
+them is shaken, so that boxes which are not exact serve too) and whose captions say less than the boxes, or with roles
+and colours exchanged, so that the fusers cannot be idle. A run in DIR is gone on with.
 """
 
 from __future__ import annotations
@@ -31,11 +31,12 @@ from ..interaction.network import Grounding, InteractionNet, between_boxes
 from . import autoencoder, data, network
 from .fusers import FILE, HEADS, HIDDEN, SLOTS, TOKENS, WIDTHS, scene_layout
 from .train_autoencoder import save_atomically
-from .world import Carelessness, Scene, sample_scene
+from .world import Carelessness, Scene, phrase, sample_scene
 
 logger = logging.getLogger(__name__)
 
 CAREFUL = Carelessness(0.0, 0.0)
+UNSURE = Carelessness(0.3, 0.5)  # of captions beside tokens: who acts, and often who is of which colour, only those say
 KINDS, ODDS = ("action", "bystander", "two"), (0.7, 0.2, 0.1)
 SAVE_EVERY, LOG_EVERY = 60.0, 50  # seconds, steps
 
@@ -51,8 +52,10 @@ class Settings:
     seed: int = 0
     dropped: float = 0.2  # share of scenes that are shown without their interaction
     shaken: float = 0.3  # share of layouts whose boxes are not exact
+    unsaid: float = 0.2  # share of interactions whose caption is empty
+    bare: float = 0.3  # share whose caption only names the things, in any order: only the tokens say who acts
     shake: float = 0.06  # standard deviation of their centres, and of their sides' logarithm
-    attention: float = 0.01  # weight of the attention loss, falling to a tenth
+    attention: float = 0.02  # weight of the attention loss, falling to a tenth
     ema: float = 0.99
 
 
@@ -77,9 +80,9 @@ def data_file() -> str:
 
 
 def noisy_timesteps(n: int, generator: torch.Generator) -> Tensor:
-    """Stratified steps (n,), nine in ten from 350 up: where things stand is decided early."""
+    """Stratified steps (n,), half of them from 800 up: where things stand is decided in the first fifth of sampling."""
     u = (torch.arange(n) + torch.rand(n, generator=generator)) / n
-    t = torch.where(u < 0.1, u / 0.1 * 350, 350 + (u - 0.1) / 0.9 * 650)
+    t = torch.where(u < 0.15, u / 0.15 * 450, 450 + ((u - 0.15) / 0.85).clamp(min=0).sqrt() * 550)
     return t.long().clamp(0, 999)
 
 
@@ -106,6 +109,11 @@ def grounding(layouts: Sequence[Layout | None], phrases: Phrases, rng: Random | 
             features[:, i, slot] = torch.stack([phrases(name) for name in names])
             boxes[:, i, slot] = torch.tensor([thing.box for thing in parties])
     return Grounding(features[0], features[1], features[2], boxes[0], boxes[1], mask)
+
+
+def new_network() -> InteractionNet:
+    """Fusers for PixelWorld's U-Net, untrained. They are told where cells are, which that small U-Net hardly knows."""
+    return InteractionNet(WIDTHS, TOKENS, HEADS, SLOTS, HIDDEN, placed=True)
 
 
 def _fusers(net: InteractionNet) -> list[Any]:
@@ -141,12 +149,15 @@ class Watch:
             fuser.attn.to_k.register_forward_hook(lambda module, args, output: self.keys.append(output))
 
     def loss(self, given: Grounding) -> Tensor:
-        """Mean over layers of minus the log of what cells in a box give to its token; zero where nothing interacts."""
+        """Mean over layers of minus the log of what cells in a box give to its token, and of what other cells keep from
+        the tokens of all boxes; zero where nothing interacts. Of the first half of a batch, which is enough.
+        """
+        half = -(-len(given.mask) // 2)
         middle = between_boxes(given.subject_boxes, given.object_boxes)
-        boxes = torch.stack([given.subject_boxes, middle, given.object_boxes], 1)  # in the order of the tokens
+        boxes = torch.stack([given.subject_boxes, middle, given.object_boxes], 1)[:half]  # in the order of the tokens
         total = boxes.new_zeros(())
         for q, k in zip(self.queries, self.keys, strict=True):
-            total = total + self._layer(q, k, boxes.flatten(1, 2), given.mask.repeat(1, 3))
+            total = total + self._layer(q[:half], k[:half], boxes.flatten(1, 2), given.mask[:half].repeat(1, 3))
         count, self.queries, self.keys = len(self.queries), [], []
         return total / count
 
@@ -157,7 +168,10 @@ class Watch:
         seen = (q @ k.transpose(-1, -2) / q.shape[-1] ** 0.5).softmax(-1).mean(1)[..., cells:]  # (B, cells, tokens)
         side = round(cells**0.5)
         inside = coverage(boxes.reshape(-1, 4), side, side, seen).reshape(len(q), tokens, cells) * there[..., None]
-        return -((seen.transpose(1, 2) + 1e-5).log() * inside).sum() / inside.sum().clamp(min=1.0)
+        outside = (1 - inside.sum(1)).clamp(min=0) * there.amax(1, keepdim=True)  # (B, cells)
+        kept = (1 - (seen * there[:, None]).sum(-1) + 1e-5).log() * outside
+        looking = ((seen.transpose(1, 2) + 1e-5).log() * inside).sum() / inside.sum().clamp(min=1.0)
+        return -looking - kept.sum() / outside.sum().clamp(min=1.0)
 
 
 class Run:
@@ -172,7 +186,7 @@ class Run:
         self.pipeline = pipeline
         self.unet = pipeline.unet.requires_grad_(False)
         self.phrases = Phrases(self.pipeline)
-        self.net = opened(InteractionNet(WIDTHS, TOKENS, HEADS, SLOTS, HIDDEN))
+        self.net = opened(new_network())
         self.watch = Watch(self.net)
         gates = [p for name, p in self.net.named_parameters() if "alpha_" in name]
         others = [p for name, p in self.net.named_parameters() if "alpha_" not in name]
@@ -230,13 +244,23 @@ class Run:
         """Latents (B, 4, 16, 16), captions (B, 77, D) and interactions of scenes."""
         rng, size = self.rng, self.settings.batch
         scenes = [sample_scene(rng, kind) for kind in rng.choices(KINDS, ODDS, k=size)]
-        captions = [data.training_caption(scene, rng, CAREFUL) for scene in scenes]
+        layouts = [self._layout(scene) for scene in scenes]
+        captions = [self._caption(scene, layout) for scene, layout in zip(scenes, layouts, strict=True)]
         with torch.no_grad():
             z = autoencoder.encode_small(self.pipeline.vae, torch.from_numpy(data.pictures(scenes)))
             ids = torch.tensor([data.token_ids(c, self.phrases.ids) for c in captions])
             context = self.pipeline.text_encoder(ids).last_hidden_state
-        layouts = [self._layout(scene) for scene in scenes]
         return z * autoencoder.CONFIG["scaling_factor"], context, grounding(layouts, self.phrases, rng)
+
+    def _caption(self, scene: Scene, layout: Layout | None) -> str:
+        """What the base is told: everything, or where tokens tell it, less, so that the fusers cannot be idle."""
+        rng = self.rng
+        told = rng.random() if layout else 1.0
+        if told < self.settings.unsaid:
+            return ""
+        if told < self.settings.unsaid + self.settings.bare:
+            return "a " + " and a ".join(rng.sample([phrase(thing) for thing in scene.things], len(scene.things)))
+        return data.training_caption(scene, rng, UNSURE if layout else CAREFUL)
 
     def _layout(self, scene: Scene) -> Layout | None:
         """What the fusers are told of a scene."""
@@ -253,7 +277,7 @@ def export(state: dict[str, Tensor], base: dict[str, Tensor], path: Path) -> Non
     """Write a network's weights in half precision under the published names (the webui file's form)."""
     from safetensors.torch import save_file
 
-    net = InteractionNet(WIDTHS, TOKENS, HEADS, SLOTS, HIDDEN)
+    net = new_network()
     net.load_state_dict(state)
     tensors = state_of(net, tuple(attention_blocks(diffusers_to_ldm(base))))
     half = {key: value.half().contiguous() for key, value in tensors.items()}

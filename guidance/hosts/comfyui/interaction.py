@@ -7,7 +7,7 @@ also loads the patcher together with the U-Net. Fusers without boxes come by an 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -97,12 +97,27 @@ def rows_for(tokens: Tensor, rows: int) -> Tensor:
 
 
 class HostFusers(nn.Module):
-    """The fusers as ComfyUI manages them, in the order of the U-Net's blocks."""
+    """The fusers as ComfyUI manages them, in the order of the U-Net's blocks.
 
-    def __init__(self, fusers: nn.ModuleList, null_tokens: Tensor) -> None:
+    blocks: for each fuser the name of its block, once for each of the block's layers; None = one fuser a block.
+    """
+
+    def __init__(self, fusers: nn.ModuleList, null_tokens: Tensor, blocks: Sequence[str] | None = None) -> None:
         super().__init__()
         self.fusers = fusers
         self._null = null_tokens
+        names = list(blocks if blocks is not None else map(str, range(len(fusers))))
+        self._first = [i for i, name in enumerate(names) if i == 0 or names[i - 1] != name]
+
+    def fuser(self, block: int, layer: int) -> Any:
+        """The fuser of a layer of the block that runs as number ``block``. InterplayError when there is none."""
+        bounds = [*self._first, len(self.fusers)]
+        if block >= len(self._first) or bounds[block] + layer >= bounds[block + 1]:
+            raise InterplayError(
+                f"The model has more transformer blocks than the {len(self.fusers)} of the interactions: load the "
+                "model that they were trained on."
+            )
+        return self.fusers[bounds[block] + layer]
 
     def set_position(self, shape: Any, parameters: GroundingParameters, device: Any) -> Callable[..., Tensor]:
         """The function for ``middle_patch`` of a cond with ``parameters``."""
@@ -124,17 +139,12 @@ class FuserPatch:
         if found is None:
             return h
         tokens, scale = found
-        index = options["transformer_index"]
-        if index >= len(self.model.fusers):
-            raise InterplayError(
-                f"The model has more transformer blocks than the {len(self.model.fusers)} of the interactions: load "
-                "an SD1.x model, or the one that they were trained on."
-            )
-        fuser = self.model.fusers[index]
+        fuser = self.model.fuser(options["transformer_index"], options.get("block_index", 0))
+        latent = tuple(options["original_shape"][-2:])
         if not (torch.is_grad_enabled() and h.requires_grad):
-            return fuser(h, tokens, scale)
+            return fuser(h, tokens, scale, latent)
         with recompute(fuser):  # guidance asks for a gradient through the fusers, whose weights may be anywhere
-            return fuser(h, tokens, scale)
+            return fuser(h, tokens, scale, latent)
 
 
 @dataclass(frozen=True)
@@ -198,9 +208,24 @@ class NullWrapper:
 
 
 def phrase_feature(clip: Any, text: str) -> Tensor:
-    """(D,) what InteractDiffusion knows a phrase by: the end token's state, not projected. fp32 on the CPU."""
-    _, pooled = clip.encode_from_tokens(clip.tokenize(text), return_pooled="unprojected")
-    return pooled[0].float().cpu()
+    """(D,) what InteractDiffusion knows a phrase by: the end token's state, not projected. fp32 on the CPU.
+
+    Of SDXL's two text encoders: that of CLIP-L, and behind it the projected one of CLIP-G.
+    """
+    tokens = clip.tokenize(text)
+    if not {"l", "g"} <= set(tokens):
+        _, pooled = clip.encode_from_tokens(tokens, return_pooled="unprojected")
+        return pooled[0].float().cpu()
+    _, second = clip.encode_from_tokens(tokens, return_pooled=True)  # also loads the encoders to where they run
+    model = clip.cond_stage_model
+    if getattr(model, "clip_l", None) is None or getattr(model, "clip_g", None) is None:
+        raise InterplayError("The CLIP has only one of SDXL's two text encoders: connect that of an SDXL checkpoint.")
+    model.set_clip_options({"projected_pooled": False, "execution_device": clip.patcher.load_device})
+    try:
+        first = model.clip_l.encode_token_weights(tokens["l"])[1]
+    finally:
+        model.reset_clip_options()
+    return torch.cat([first[0].float().cpu(), second[0].float().cpu()])
 
 
 def phrases_of(interact: InteractDiffusion, clip: Any, layout: Layout) -> list[Tensor]:

@@ -21,7 +21,7 @@ from torch import Tensor
 from ....errors import InterplayError
 from ...interaction.build import build, check_fits, compare_base, describe
 from ...interaction.files import SUFFIXES, load_parts, save_parts
-from ...interaction.keys import CLIP_PREFIX, VAE_PREFIX, Parts
+from ...interaction.keys import CLIP2_PREFIX, CLIP_PREFIX, VAE_PREFIX, Parts
 from ...interaction.network import Schedule
 from ...pixelworld.fusers import PATH, fusers_file
 from .interaction import HostFusers, InteractDiffusion, with_null_tokens
@@ -96,7 +96,7 @@ def load(path: Path, dtype: str = "default", model: Any = None, without_boxes: s
     model = world[0] if world else model
     if model is None and not parts.base:
         raise InterplayError(
-            f"'{path.name}' holds fusers only, without a U-Net of its own: connect an SD1.x model to 'model'."
+            f"'{path.name}' holds fusers only, without a U-Net of its own: connect an {_kind(parts)} model to 'model'."
         )
     lines = [f"file: {path.name}", *describe(parts)]
     if model is not None:
@@ -107,7 +107,8 @@ def load(path: Path, dtype: str = "default", model: Any = None, without_boxes: s
         check_fits(parts, parts.base)
         model = load_base(parts, DTYPES[dtype], path.name)
         lines.append(
-            "By the authors' training code the base is SD1.x itself: without boxes or null tokens this equals it."
+            f"By the authors' training code the base is {_kind(parts)} itself: without boxes or null tokens this "
+            "equals it."
         )
     lines.append(f"base weights: {model.model_dtype()}")
     interact = make_interact(parts, model, DTYPES[dtype])
@@ -115,8 +116,12 @@ def load(path: Path, dtype: str = "default", model: Any = None, without_boxes: s
     clip, vae = world[1:] if world else (load_clip(parts), load_vae(parts))
     missing = [name for name, part in (("CLIP", clip), ("VAE", vae)) if part is None]
     if missing:
-        lines.append(f"The file has no {' and no '.join(missing)}: take the SD1.x checkpoint's.")
+        lines.append(f"The file has no {' and no '.join(missing)}: take the {_kind(parts)} checkpoint's.")
     return Loaded(patched, interact, clip, vae, "\n".join(lines))
+
+
+def _kind(parts: Parts) -> str:
+    return "SDXL" if parts.xl else "SD1.x"
 
 
 def unet_state(model: Any) -> dict[str, Tensor]:
@@ -125,8 +130,8 @@ def unet_state(model: Any) -> dict[str, Tensor]:
     state = network.state_dict() if network is not None else {}
     if "input_blocks.0.0.weight" not in state:
         raise InterplayError(
-            f"InteractDiffusion needs an SD1.x model and the one connected is {type(model.model).__name__}: connect "
-            "another."
+            "InteractDiffusion needs an SD1.x or SDXL model and the one connected is "
+            f"{type(model.model).__name__}: connect another."
         )
     return state
 
@@ -134,7 +139,7 @@ def unet_state(model: Any) -> dict[str, Tensor]:
 def load_base(parts: Parts, dtype: torch.dtype | None, name: str) -> Any:
     """The file's own U-Net as a ModelPatcher; sizes that ComfyUI does not know are built from their tensors."""
     options = {"dtype": dtype} if dtype is not None else {}
-    if parts.heads == 8:
+    if parts.heads == 8 or parts.xl:
         model = comfy.sd.load_diffusion_model_state_dict(dict(parts.base), model_options=options)
         if model is not None:
             return model
@@ -144,13 +149,16 @@ def load_base(parts: Parts, dtype: torch.dtype | None, name: str) -> Any:
 def _load_small(parts: Parts, dtype: torch.dtype | None, name: str) -> Any:
     config = comfy.model_detection.detect_unet_config(parts.base, "")
     if config is None or config.get("context_dim") != parts.width:
-        raise InterplayError(f"The U-Net in '{name}' is not one that ComfyUI knows: connect an SD1.x model to 'model'.")
+        raise InterplayError(
+            f"The U-Net in '{name}' is not one that ComfyUI knows: connect an {_kind(parts)} model to 'model'."
+        )
     manager = comfy.model_management
     device, offload = manager.get_torch_device(), manager.unet_offload_device()
     count = sum(t.numel() for t in parts.base.values())
     weights = dtype or manager.unet_dtype(device=device, model_params=count)
-    family = comfy.supported_models.SD15(config)
-    family.unet_config["num_heads"] = parts.heads  # SD15 itself insists on eight
+    family = comfy.supported_models.SDXL(config) if parts.xl else comfy.supported_models.SD15(config)
+    if not parts.xl:
+        family.unet_config["num_heads"] = parts.heads  # SD15 itself insists on eight
     family.set_inference_dtype(weights, manager.unet_manual_cast(weights, device))
     model = family.get_model(parts.base, "")
     model.load_model_weights(dict(parts.base), "")
@@ -168,19 +176,21 @@ def make_interact(parts: Parts, model: Any, dtype: torch.dtype | None = None) ->
     manager = comfy.model_management
     with torch.no_grad():
         null = net.position_net.null_tokens()
-    fusers = HostFusers(net.fusers, null)
+    fusers = HostFusers(net.fusers, null, parts.blocks)
     patcher = _patcher()(fusers, load_device=manager.get_torch_device(), offload_device=manager.unet_offload_device())
     sampling = model.get_model_object("model_sampling")
     return InteractDiffusion(patcher, net.position_net, null, sampling, widths=parts.widths)
 
 
 def load_clip(parts: Parts) -> Any:
-    """The file's text encoder, or None."""
+    """The file's text encoder (for SDXL both), or None."""
     if not parts.clip:
         return None
-    state = _stripped(parts.clip, (CLIP_PREFIX, "transformer."))
+    states = [_stripped(parts.clip, (CLIP_PREFIX, "transformer."))]
+    if parts.clip2:
+        states.append(_stripped(parts.clip2, (CLIP2_PREFIX,)))
     folders = folder_paths.get_folder_paths("embeddings")
-    return comfy.sd.load_text_encoder_state_dicts([state], embedding_directory=folders)
+    return comfy.sd.load_text_encoder_state_dicts(states, embedding_directory=folders)
 
 
 def load_vae(parts: Parts) -> Any:

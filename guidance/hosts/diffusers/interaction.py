@@ -55,7 +55,7 @@ def interaction_net(unet: Any, path: Path) -> InteractionNet:
     if widths != net.widths:
         raise InterplayError(
             f"The {len(net.widths)} fusers in {path} do not fit the {len(widths)} blocks of the U-Net; "
-            "use a pipeline of Stable Diffusion 1.x."
+            "use a pipeline of the Stable Diffusion that they were trained on."
         )
     return net.requires_grad_(False)
 
@@ -89,11 +89,13 @@ def transformer_blocks(unet: Any) -> list[Any]:
 
 class Fusing:
     """What fusers see while they are on: tokens (R, 3N, D) for the R rows of a U-Net's batch, or one row for all; and
-    how strongly they act. Both may be changed between calls.
+    how strongly they act. Both may be changed between calls. ``latent``: rows and columns of what the U-Net was last
+    called with.
     """
 
     def __init__(self, tokens: Tensor, scale: float = 1.0) -> None:
         self.tokens, self.scale = tokens, scale
+        self.latent: tuple[int, int] | None = None
 
     def rows(self, batch: int) -> Tensor:
         """The tokens of a batch of so many rows."""
@@ -107,7 +109,13 @@ def fused(unet: Any, net: InteractionNet, fusing: Fusing) -> Iterator[Fusing]:
     The block adds its input x to what its self-attention gives, a; the fuser stands behind that sum. So a is replaced
     by fuser(x + a) - x.
     """
+
+    def measure(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        height, width = (args[0] if args else kwargs["sample"]).shape[-2:]
+        fusing.latent = (height, width)
+
     with ExitStack() as stack:
+        stack.callback(unet.register_forward_pre_hook(measure, with_kwargs=True).remove)
         for block, fuser in zip(transformer_blocks(unet), net.fusers, strict=True):
             _fuse(stack, block, fuser, fusing)
         yield fusing
@@ -130,7 +138,7 @@ def _fuse(stack: ExitStack, block: Any, fuser: Any, fusing: Fusing) -> None:
 
     def behind(attention: Any, args: Any, output: Tensor) -> Tensor:
         x = seen.pop()
-        return fuser(x + output, fusing.rows(x.shape[0]), fusing.scale) - x
+        return fuser(x + output, fusing.rows(x.shape[0]), fusing.scale, fusing.latent) - x
 
     stack.callback(block.norm1.register_forward_pre_hook(remember).remove)
     stack.callback(block.attn1.register_forward_hook(behind).remove)

@@ -46,11 +46,23 @@ class Look:
 
 
 def phrase_features(pipeline: Any, phrases: Sequence[str]) -> Tensor:
-    """(N, D): the end token's state of each phrase, not projected, which is what InteractDiffusion was trained on."""
+    """(N, D): the end token's state of each phrase, not projected, which is what InteractDiffusion was trained on.
+
+    Of SDXL's two text encoders: that of CLIP-L, and behind it the projected one of CLIP-G.
+    """
+    first = _read(pipeline.tokenizer, pipeline.text_encoder, phrases).pooler_output.float()
+    second = getattr(pipeline, "text_encoder_2", None)
+    if second is None:
+        return first
+    projected = _read(pipeline.tokenizer_2, second, phrases).text_embeds.float()
+    return torch.cat([first, projected.to(first.device)], -1)
+
+
+def _read(tokenizer: Any, encoder: Any, phrases: Sequence[str]) -> Any:
     options = {"padding": "max_length", "truncation": True, "return_tensors": "pt"}
-    ids = pipeline.tokenizer(list(phrases), max_length=pipeline.tokenizer.model_max_length, **options).input_ids
+    ids = tokenizer(list(phrases), max_length=tokenizer.model_max_length, **options).input_ids
     with torch.no_grad():
-        return pipeline.text_encoder(ids.to(pipeline.text_encoder.device)).pooler_output.float()
+        return encoder(ids.to(encoder.device))
 
 
 def grounding(pipeline: Any, net: InteractionNet, layouts: Sequence[Layout | None]) -> Grounding:
@@ -125,7 +137,8 @@ class Grounded:
             raise InterplayError(f"There are {len(layouts)} layouts for {len(prompts)} prompts; give one for each.")
         self.pipeline, self.net, self.schedule, self.look = pipeline, net, schedule, look
         self.prompts, self.layouts, self.wanted = tuple(prompts), tuple(layouts), tuple(layouts)
-        encoded = [pipeline.encode_prompt(prompt, pipeline.device, 1, False)[0] for prompt in self.prompts]
+        alone = {"device": pipeline.device, "num_images_per_prompt": 1, "do_classifier_free_guidance": False}
+        encoded = [pipeline.encode_prompt(prompt, **alone)[0] for prompt in self.prompts]
         self.texts = torch.cat(encoded).detach()
         with torch.no_grad():
             self.null = net.position_net.null_tokens().to(pipeline.unet.dtype)
