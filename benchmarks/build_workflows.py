@@ -359,10 +359,8 @@ Needs no download: the small model is part of the pack.
 def _itm(flow: Workflow, pos: tuple[int, int], stop: float = -1.0, **links: Any) -> Node:
     """A DiffusionITM node on its defaults."""
     settings = {"preset": "fast", "noise_seed": 0, SEED_CONTROL: "fixed", "swaps": 3}
-    settings |= {"levels": 0, "low": 0.2, "high": 0.9}
-    return flow.add(
-        "Interplay_DiffusionITM", pos, (340, 420), **links, **settings, metric="as preset", noise="as preset", stop=stop
-    )
+    settings |= {"levels": 0, "low": 0.5, "high": 0.98, "metric": "as preset", "noise": "as preset", "stop": stop}
+    return flow.add("Interplay_DiffusionITM", pos, (340, 440), **links, **settings, normalise="as preset")
 
 
 def _pixel_start(flow: Workflow, batch: int, note: str) -> tuple[Node, Node, Node, Node]:
@@ -500,6 +498,8 @@ def caption_reward_pixelworld() -> Workflow:
         captioner="PixelWorld",
         encoder="PixelWorld",
         max_new_tokens=40,
+        mode="short",
+        beams=1,
     )
     scored = _itm(
         flow,

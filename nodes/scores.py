@@ -8,7 +8,7 @@ from comfy_api.latest import io, ui
 
 from ..errors import InterplayError
 from ..guidance.hosts.comfyui.itm import encode_text, score_latents, swapped_conditionings
-from ..guidance.rewards.itm_settings import METRICS, NOISES, PRESETS, itm_preset
+from ..guidance.rewards.itm_settings import METRICS, NOISES, NORMALISE, PRESETS, itm_preset
 from ..guidance.rewards.select import choose
 from .pictures import to_tensor
 from .score_pictures import help_pictures
@@ -78,7 +78,7 @@ class DiffusionITM(io.ComfyNode):
                 ),
                 io.Float.Input(
                     "low",
-                    default=0.2,
+                    default=0.5,
                     min=0.0,
                     max=1.0,
                     step=0.01,
@@ -87,7 +87,7 @@ class DiffusionITM(io.ComfyNode):
                 ),
                 io.Float.Input(
                     "high",
-                    default=0.9,
+                    default=0.98,
                     min=0.0,
                     max=1.0,
                     step=0.01,
@@ -117,6 +117,14 @@ class DiffusionITM(io.ComfyNode):
                     optional=True,
                     tooltip="Stop early when the ranking is clear by this many standard errors; 0 = never, and drop no "
                     "picture on the way; -1 = as the preset.",
+                ),
+                io.Combo.Input(
+                    "normalise",
+                    options=[AS_PRESET, *NORMALISE],
+                    default=AS_PRESET,
+                    optional=True,
+                    tooltip="Whether the error under the empty prompt is subtracted; else pictures that are easy to "
+                    "draw win under every prompt. auto = where there are several pictures.",
                 ),
             ],
             outputs=[
@@ -182,12 +190,13 @@ def _company(clip: Any, positive: Any, contrast: Any, swaps: int) -> tuple[Any, 
 
 
 def _changed(
-    levels: int = 0, low: float = 0.2, high: float = 0.9, metric: str = AS_PRESET, noise: str = AS_PRESET,
-    stop: float = -1.0,
+    levels: int = 0, low: float = 0.5, high: float = 0.98, metric: str = AS_PRESET, noise: str = AS_PRESET,
+    stop: float = -1.0, normalise: str = AS_PRESET,
 ) -> dict[str, Any]:  # fmt: skip
     """The settings that widgets change."""
     changes: dict[str, Any] = {"levels": levels, "low": low, "high": high, "steps": ()} if levels else {}
-    changes |= {key: value for key, value in (("metric", metric), ("noise", noise)) if value != AS_PRESET}
+    words = {"metric": metric, "noise": noise, "normalise": normalise}
+    changes |= {key: value for key, value in words.items() if value != AS_PRESET}
     if stop == 0.0:
         changes["prune"] = False
     return changes if stop < 0 else {**changes, "stop": stop}

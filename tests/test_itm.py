@@ -109,7 +109,7 @@ def test_an_eps_function_is_enough():
 def test_the_right_picture_and_the_right_text_win():
     world = ExactWorld()
     pictures = torch.cat([world.picture(PAIRS[i], i) for i in (3, RIGHT, 20, SWAPPED, 7, 11)])
-    found = ask(world, pictures, RIGHT, SWAPPED, levels=20)
+    found = ask(world, pictures, RIGHT, SWAPPED, levels=20, low=0.2, high=0.9)
     assert found.ranking()[0] == 1
     assert found.margin(1).mean > 0 > found.margin(3).mean
     assert found.match(1) > 0.9 and found.match(3) < 0.1

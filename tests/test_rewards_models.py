@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 
 import numpy as np
@@ -12,6 +13,7 @@ from interplay.errors import InterplayError
 from interplay.guidance.rewards import Reading, Scorer, caption, clip, command, loading, matching, vqa
 from interplay.guidance.rewards.answers import questions_of
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
 PROMPTS = ("a red robot carrying a blue box in the forest", "a cat and a dog", "a man pushing a cart")
 
@@ -323,6 +325,24 @@ def test_damaged_weights_are_refused(tmp_path, clip_folder):
         clip.clip_scorer(str(folder))
 
 
+def test_a_half_of_a_model_is_refused_where_the_rest_would_be_random(tmp_path):
+    """SD's text encoder is CLIP's without the projection: cosines through a random one would look like scores."""
+    whole = tiny.clip(tmp_path / "clip")
+    model, processor = opened(whole, "CLIPModel")
+    part = tiny.transformers.CLIPTextModel(model.config.text_config)
+    part.save_pretrained(tmp_path / "part")
+    processor.tokenizer.save_pretrained(tmp_path / "part")
+    with pytest.raises(InterplayError, match=r"lacks weights for comparing captions, such as text_projection.weight"):
+        caption.load_encoder(str(tmp_path / "part"), "cpu")
+
+
+def test_a_sentence_encoder_without_pooler_is_whole_enough(tmp_path):
+    folder = tiny.bert(tmp_path / "bert")
+    state = load_file(folder / "model.safetensors")
+    save_file({k: v for k, v in state.items() if "pooler" not in k}, folder / "model.safetensors", {"format": "pt"})
+    assert caption.sentence_encoder(caption.load_encoder(str(folder), "cpu"))(PROMPTS).shape == (3, 32)
+
+
 def test_a_scorer_wants_a_prompt_for_each_picture(pictures):
     scorer = Scorer("x", "nothing", (), lambda images, prompts: [])
     with pytest.raises(InterplayError, match="3 pictures and 1 prompts"):
@@ -451,5 +471,49 @@ def test_what_is_cut_is_said(clip_folder, blip2_matcher, pictures):
 
 @pytest.mark.parametrize("wrong", [("long", 1, 40), ("short", 0, 40), ("short", 1, 0)])
 def test_styles_that_cannot_be_are_refused(wrong):
-    with pytest.raises(InterplayError, match="mode is one of|need a beam"):
+    with pytest.raises(InterplayError, match=r"mode is one of|need a beam"):
         caption.Style(*wrong)
+
+
+# --- pre-processing, as the published folders have it -----------------------------------------------------------------
+
+MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+_NORMAL = {"do_normalize": True, "do_resize": True, "image_mean": MEAN, "image_std": STD, "resample": 3}
+_BLIP = {**_NORMAL, "do_convert_rgb": True, "do_rescale": True, "image_processor_type": "BlipImageProcessor"}
+PUBLISHED = {  # preprocessor_config.json of openai/clip-vit-large-patch14, Salesforce/blip-itm-base-coco, blip2-*
+    "clip": {**_NORMAL, "crop_size": 224, "do_center_crop": True, "feature_extractor_type": "CLIPFeatureExtractor",
+             "size": 224},
+    "blip": {**_BLIP, "processor_class": "BlipProcessor", "size": {"height": 384, "width": 384}},
+    "blip2": {**_BLIP, "processor_class": "Blip2Processor", "size": {"height": 224, "width": 224}},
+}  # fmt: skip
+
+
+def by_hand(picture: Image.Image, kind: str) -> np.ndarray:
+    """(3, H, W): bicubic; CLIP's shorter side to 224 and the middle cut out, BLIP's squashed to its square."""
+    if kind == "clip":
+        factor = 224 / min(picture.size)
+        wide = picture.resize([int(n * factor) for n in picture.size], Image.Resampling.BICUBIC)
+        left, top = (wide.width - 224) // 2, (wide.height - 224) // 2
+        small = wide.crop((left, top, left + 224, top + 224))
+    else:
+        side = PUBLISHED[kind]["size"]["height"]
+        small = picture.resize((side, side), Image.Resampling.BICUBIC)
+    return ((np.asarray(small, np.float64) / 255 - MEAN) / STD).transpose(2, 0, 1)
+
+
+@pytest.mark.parametrize("kind", PUBLISHED)
+def test_pictures_are_prepared_as_the_published_folders_say(tmp_path, kind):
+    made = {
+        "clip": lambda folder: tiny.clip(folder),
+        "blip": lambda folder: tiny.blip(folder, "BlipForImageTextRetrieval"),
+        "blip2": lambda folder: tiny.blip2(folder, "Blip2ForImageTextRetrieval"),
+    }[kind](tmp_path / kind)
+    (made / "processor_config.json").unlink(missing_ok=True)  # the newer file; published folders have the older one
+    (made / "preprocessor_config.json").write_text(json.dumps(PUBLISHED[kind]), encoding="utf-8")
+    loaded = (clip.load_clip if kind == "clip" else matching.load_matcher)(str(made))
+    smooth = np.indices((300, 500)).sum(0)[..., None] * np.array([0.3, 0.2, 0.1]) % 200
+    picture = Image.fromarray(smooth.astype(np.uint8))
+    found = loaded.pixels([picture])[0].numpy()
+    expected = by_hand(picture, kind)
+    assert found.shape == expected.shape
+    assert np.abs(found - expected).mean() < 0.01

@@ -66,8 +66,8 @@ class ItmSettings:
     """
 
     levels: int = 10
-    low: float = 0.2
-    high: float = 0.9
+    low: float = 0.5
+    high: float = 0.98
     steps: tuple[float, ...] = ()
     repeats: int = 1
     metric: str = "norm"

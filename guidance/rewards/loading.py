@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +12,8 @@ import torch
 from safetensors import SafetensorError
 
 from ...errors import InterplayError
+
+_UNUSED = ("pooler", "position_ids", "logit_scale")  # parts of names of weights that no scorer reads
 
 
 @dataclass(frozen=True)
@@ -125,13 +127,26 @@ def load(
         dtype = dtype or (torch.float16 if device.startswith("cuda") else torch.float32)
         with _quiet():
             processor = opener.from_pretrained(place, local_files_only=local)
-            model: Any = getattr(transformers, wanted).from_pretrained(place, local_files_only=local, dtype=dtype)
+            model, told = getattr(transformers, wanted).from_pretrained(
+                place, local_files_only=local, dtype=dtype, output_loading_info=True
+            )
+        _check_whole(source, told["missing_keys"])
     except InterplayError:
         raise
     except (OSError, ValueError, ImportError, RuntimeError, KeyError, SafetensorError) as error:
         cause = error.__cause__ or error
         raise InterplayError(f"The model for {source.role} in {source.place} cannot be loaded: {cause}") from error
     return Loaded(model.to(device).eval().requires_grad_(False), processor, kind, device)
+
+
+def _check_whole(source: Source, missing: Iterable[str]) -> None:
+    """InterplayError when weights that are used were not in the folder: they would be random ones."""
+    lacking = sorted(name for name in missing if not any(part in name for part in _UNUSED))
+    if lacking:
+        raise InterplayError(
+            f"The model in {source.place} lacks weights for {source.role}, such as {lacking[0]} ({len(lacking)} in "
+            f"all); take all files of {source.example} or of another model of that kind."
+        )
 
 
 @contextmanager
