@@ -244,13 +244,14 @@ def answering(model: Any, seen: Tensor, picked: Sequence[tuple[str, str]], token
     asked together, since BLIP's decoder reads padding as if it were words.
     """
     lengths = [len(found) for found in tokenizer([question for question, _ in picked])["input_ids"]]
-    parts = []
+    logs, wanted = list[Tensor](), list[Tensor]()
     for length in sorted(set(lengths)):
         rows = [i for i, other in enumerate(lengths) if other == length]
         question, said = (words(tokenizer, [picked[i][n] for i in rows]) for n in (0, 1))
         logits, ids = answered(model, seen[rows], question, said)
-        parts.append((logits.flatten(0, 1), ids.flatten()))
-    return cross_entropy(*(torch.cat(part) for part in zip(*parts, strict=True)), ignore_index=small.PAD)
+        logs.append(logits.flatten(0, 1))
+        wanted.append(ids.flatten())
+    return cross_entropy(torch.cat(logs), torch.cat(wanted), ignore_index=small.PAD)
 
 
 def questioned(pool: Pool, asked: Questions, rng: Random, size: int) -> tuple[Tensor, list[tuple[str, str]]]:
