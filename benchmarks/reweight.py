@@ -4,9 +4,10 @@
     python benchmarks/reweight.py DIR [--methods NAME ...] [--n N]
 
 Takes the first drawings from a bench directory, draws the wrong ones once more with every method of reweight.json that
-is of the kind "again", and writes them to DIR/again.csv and DIR/again/. When it was ended it goes on where it was; with
---table it only prints. "second" takes the second drawing wherever the first was wrong, "better" the better of both by
-the detector's score. Both are held against another noise with the same choice, hence the same budget.
+is of the kind "again", and writes them to DIR/again.csv and DIR/again/. What two methods draw alike (the same settings
+from the same noise) is drawn once. When it was ended it goes on where it was; with --table it only prints. "second"
+takes the second drawing wherever the first was wrong, "better" the better of both by the detector's score. Both are
+held against another noise with the same choice, hence the same budget.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import io
 import json
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ import numpy as np
 from interplay.guidance.bench.methods import Batch
 from interplay.guidance.bench.quiet import quiet
 from interplay.guidance.bench.results import Row, read_results, read_settings, slug, write_whole
-from interplay.guidance.bench.reweight import Options, score, second_drawing
+from interplay.guidance.bench.reweight import Options, Seen, fresh, score, second_drawing
 from interplay.guidance.bench.stats import mcnemar_exact, paired_difference, wilson
 from interplay.guidance.modulation import ModulationConfig, modulation
 from interplay.guidance.pixelworld.detect import Verdict, judge
@@ -100,6 +101,9 @@ def draw(folder: Path, chosen: Sequence[Variant], n: int | None) -> None:
     from interplay.guidance.hosts.diffusers.pixelworld import load_pixelworld
 
     settings = read_settings(folder)["settings"]
+    twins = Twins(folder)
+    for variant in chosen:
+        twins.copy(variant, chosen, n)
     have = done(folder)
     jobs = [list(_jobs(folder, variant, n, have)) for variant in chosen]
     turns = [job for turn in range(max(map(len, jobs), default=0)) for found in jobs for job in found[turn : turn + 1]]
@@ -112,10 +116,47 @@ def draw(folder: Path, chosen: Sequence[Variant], n: int | None) -> None:
             batch = Batch(
                 tuple(r.prompt for r in rows), tuple(r.seed for r in rows), settings["steps"], settings["cfg"]
             )
-            made = second_drawing(pipeline, batch, range(len(rows)), images, variant.options, variant.config)
-            for row, image in zip(rows, made, strict=True):
-                _keep(folder, variant.name, row, image)
-            print(f"{variant.name}: {rows[0].prompt_set}, {len(rows)} pictures", flush=True)
+            known = done(folder)
+            todo = [i for i, row in enumerate(rows) if (variant.name, *row.key[1:]) not in known]
+            made = second_drawing(pipeline, batch, todo, images, variant.options, variant.config)
+            for i, image in zip(todo, made, strict=True):
+                _keep(folder, variant.name, rows[i], image)
+            for other in chosen:
+                twins.copy(other, [variant], n, rows)
+            print(f"{variant.name}: {rows[0].prompt_set}, {len(todo)} pictures", flush=True)
+
+
+class Twins:
+    """Second drawings that two methods make alike."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._fresh: dict[tuple[str, str], bool] = {}
+
+    def _what(self, variant: Variant, row: Row) -> Any:
+        """What a second drawing is made of; another noise is the same whatever would have been re-weighted."""
+        options, config = variant.options, variant.config
+        regions = "" if config is None else config.regions
+        if (row.file, regions) not in self._fresh:
+            image = np.array(Image.open(self.folder / row.file))
+            as_needed = Options(noise="as needed")
+            self._fresh[row.file, regions] = fresh(Seen.of(row.prompt, image, config), as_needed, config)
+        new = config is None or (options.noise == "as needed" and self._fresh[row.file, regions])
+        return options.base, options.second, options.presence, None if new else replace(config, preset="")
+
+    def copy(
+        self, variant: Variant, others: Sequence[Variant], n: int | None, rows: Sequence[Row] | None = None
+    ) -> None:
+        """Enter for a method what another has drawn in the same way."""
+        have = done(self.folder)
+        for row in firsts(self.folder, variant.options.base, n).values() if rows is None else rows:
+            for other in others:
+                file = have.get((other.name, *row.key[1:]))
+                missing = file and (variant.name, *row.key[1:]) not in have
+                same = missing and other.options.base == variant.options.base == row.method
+                if same and self._what(other, row) == self._what(variant, row):
+                    _enter(self.folder, variant.name, row, str(file))
+                    break
 
 
 def _jobs(folder: Path, variant: Variant, n: int | None, have: Any) -> Iterator[tuple[Variant, list[Row]]]:
@@ -130,12 +171,16 @@ def _jobs(folder: Path, variant: Variant, n: int | None, have: Any) -> Iterator[
 
 
 def _keep(folder: Path, name: str, row: Row, image: np.ndarray) -> None:
-    out, line = io.BytesIO(), io.StringIO()
+    out = io.BytesIO()
     Image.fromarray(image).save(out, "PNG")
     file = f"again/{slug(name)}/{Path(row.file).name}"
     file = file.replace(Path(row.file).name, f"{slug(row.prompt_set)}-{Path(row.file).name}")
     write_whole(folder / file, out.getvalue())
-    path = folder / "again.csv"
+    _enter(folder, name, row, file)
+
+
+def _enter(folder: Path, name: str, row: Row, file: str) -> None:
+    line, path = io.StringIO(), folder / "again.csv"
     writer = csv.writer(line, lineterminator="\n")
     if not path.is_file():
         writer.writerow(FIELDS)

@@ -192,6 +192,20 @@ def test_what_regions_cannot_mend_gets_another_noise(pipe, monkeypatch):
     assert [d[1] for d in drawings[1:]] == [(1, 2), (3 + new,)]  # the fish's region is the cat's
 
 
+def test_presence_looks_after_each_picture_by_what_it_lacked_itself(pipe):
+    """Two pictures in one call: the one that lacks nothing is not moved."""
+    batch = Batch((PROMPT, PROMPT), (11, 12), steps=6)
+
+    def drawn(missing):
+        return np.array(reweight._drawn(pipe, batch, "plain", missing=missing, presence=5.0)).astype(int)
+
+    alone = drawn([(), ()])
+    for lacking, other in ((0, 1), (1, 0)):
+        made = drawn([("red robot",) if i == lacking else () for i in range(2)])
+        assert np.abs(alone[other] - made[other]).max() <= 1
+        assert (alone[lacking] != made[lacking]).mean() > 0.05
+
+
 def test_wrong_pictures_are_drawn_again_and_right_ones_are_not(pipe, monkeypatch):
     drawings = []
 

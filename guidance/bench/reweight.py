@@ -107,13 +107,18 @@ def second_drawing(
     if not wrong:
         return []
     seen = [Seen.of(batch.prompts[i], images[i], config) for i in wrong]
-    other = [config is None or (options.noise == "as needed" and not one.mendable) for one in seen]
+    other = [fresh(one, options, config) for one in seen]
     out = dict[int, np.ndarray]()
-    for fresh in (False, True):
-        part = [k for k, new in enumerate(other) if new == fresh]
-        made = _second(pipeline, batch, [(wrong[k], seen[k]) for k in part], options, None if fresh else config)
+    for new in (False, True):
+        part = [k for k, another in enumerate(other) if another == new]
+        made = _second(pipeline, batch, [(wrong[k], seen[k]) for k in part], options, None if new else config)
         out |= dict(zip(part, made, strict=True))
     return [out[k] for k in range(len(wrong))]
+
+
+def fresh(seen: Seen, options: Options, config: ModulationConfig | None) -> bool:
+    """Whether the second drawing is from another noise, and not re-weighted."""
+    return config is None or (options.noise == "as needed" and not seen.mendable)
 
 
 def _second(

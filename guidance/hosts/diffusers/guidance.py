@@ -11,6 +11,7 @@ import inspect
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import replace
 from functools import wraps
 from typing import Any
 
@@ -80,11 +81,18 @@ class GuidedSampling:
         self.pipeline, self.config, self.graphs, self.seed = pipeline, config, tuple(graphs), seed
         _check(pipeline, self.graphs)
         self.scheduler = pipeline.scheduler
-        self.guides = [Guide(config, seed) for _ in self.graphs]
+        self.guides = [Guide(config, seed) for config in self._configs()]
         self._first: int | None = None  # place in the schedule where this picture began, and the last one seen
         self._last = -1
         self._move: Tensor | None = None  # what the coming scheduler step has to add to its sample
         self._inside = False
+
+    def _configs(self) -> list[GuidanceConfig]:
+        """The settings of each prompt; what is missing is given for each picture, and prompts are guided one by one."""
+        names, count = self.config.presence, len(self.graphs)
+        if len(names) != count:
+            return [self.config] * count
+        return [replace(self.config, presence=(own,)) for own in names]
 
     @property
     def reports(self) -> list[GuideReport]:
@@ -117,7 +125,7 @@ class GuidedSampling:
     def _begin(self, index: int, count: int) -> None:
         """Another picture begins: nothing of the one before may leak into it."""
         steps = round(self.scheduler.num_inference_steps * (count - index) / count)
-        self.guides = [Guide(self.config, self.seed, steps) for _ in self.graphs]
+        self.guides = [Guide(config, self.seed, steps) for config in self._configs()]
         self._first, self._move = index, None
 
     def _before_unet(self, unet: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
