@@ -342,8 +342,8 @@ BATCH_NOTE = """## Best of a batch, by the model's own judgement
 Needs no download: the small model is part of the pack.
 
 1. Press Queue. Eight pictures are drawn; *DiffusionITM Score* asks the model how well each matches the prompt.
-2. *Best of Batch* takes the one that the prompt helps most.
-   Any node that gives numbers can be mixed in.
+2. *Best of Batch* takes the one that the prompt helps most, and more than captions with the parties exchanged: *scores*
+   and *p*, mixed. Any node that gives numbers can be mixed in.
 3. The heat-maps show where the prompt helps the model.
 """
 UNTIL_NOTE = """## Generate until p reaches a threshold, or four tries
@@ -422,6 +422,7 @@ def best_of_batch_pixelworld() -> Workflow:
         (1700, 60),
         (340, 340),
         score_1=(scored, "scores"),
+        score_2=(scored, "p"),
         image=pictures,
         samples=(sampled, "LATENT"),
         **weights,
@@ -707,6 +708,7 @@ REWEIGHT_NOTE = """## Wrong colours, drawn again with attention re-weighted
 3. *Attention Re-weighting* makes each region look at its own words, and the same seed draws again.
 4. *Re-weighting Maps* shows for each object where its words were looked at before (left) and after (right).
 {more}"""
+TALL = 1100  # nodes with pictures and texts grow when they have run
 RECTANGLES = {  # x, y, width, height in an image of 128
     "robot | red robot": (16, 72, 40, 40),
     "cat | blue cat": (80, 72, 40, 40),
@@ -749,15 +751,15 @@ def _reweight(
     positive, empty = _prompt(flow, load, names[:2], *texts)
     latent = flow.add("EmptyLatentImage", (20, 220), (340, 110), width=size, height=size, batch_size=1)
     flow.add("MarkdownNote", (20, 390), (340, 460), "Read me", text=note)
-    flow.group("Model and size", (0, 0, 380, 880), GREY)
-    flow.group("Prompt", (400, 0, 460, 880), BLUE)
+    flow.group("Model and size", (0, 0, 380, TALL), GREY)
+    flow.group("Prompt", (400, 0, 460, TALL), BLUE)
     shared = {"negative": (empty, "CONDITIONING"), "latent_image": (latent, "LATENT"), **sampler}
     plain = flow.add(
         "KSampler", (900, 60), (340, 270), "Plain", model=model, positive=(positive, "conditioning"), **shared
     )
     before = flow.add("VAEDecode", (900, 380), (340, 60), samples=(plain, "LATENT"), vae=vae)
     flow.add("PreviewImage", (900, 490), (340, 340), "Plain", images=(before, "IMAGE"))
-    flow.group("Draw", (880, 0, 380, 880), GREY)
+    flow.group("Draw", (880, 0, 380, TALL), GREY)
     ground = flow.add("SolidMask", (1300, 60), (260, 110), "Nothing", value=0.0, width=size, height=size)
     found: dict[str, Any] = {}
     for i, (label, box) in enumerate(rectangles.items()):
@@ -786,11 +788,11 @@ def _reweight(
             **found,
         )
         found = {"objects": (made, "objects")}
-    flow.group("Regions by hand", (1280, 0, 620, 880), GOLD)
+    flow.group("Regions by hand", (1280, 0, 620, TALL), GOLD)
     ours = flow.add(
         "Interplay_AttentionReweight",
         (1940, 60),
-        (360, 330),
+        (360, 360),
         model=model,
         positive=(positive, "conditioning"),
         **found,
@@ -802,17 +804,18 @@ def _reweight(
         other_words="as preset",
         background="as preset",
         phrase_embeddings="as preset",
+        regions="as preset",
     )
     again = flow.add(
         "KSampler",
-        (1940, 450),
+        (1940, 490),
         (360, 270),
         "Again, the same seed",
         model=(ours, "model"),
         positive=(ours, "positive"),
         **shared,
     )
-    after = flow.add("VAEDecode", (1940, 780), (360, 60), samples=(again, "LATENT"), vae=vae)
+    after = flow.add("VAEDecode", (1940, 830), (360, 60), samples=(again, "LATENT"), vae=vae)
     flow.add("SaveImage", (2340, 60), (400, 400), images=(after, "IMAGE"), filename_prefix="interplay/reweighted")
     flow.add(
         "Interplay_ReweightMaps",
@@ -825,7 +828,7 @@ def _reweight(
         noise_percent=0.1,
         map_seed=0,
     )
-    flow.group("Draw again", (1920, 0, 840, 880), GREEN)
+    flow.group("Draw again", (1920, 0, 840, TALL), GREEN)
     return flow
 
 
@@ -898,15 +901,16 @@ def negative_lora_pixelworld() -> Workflow:
     load = start[0]
     captions = flow.add(
         "Interplay_NegativeCaptions", (1300, 60), (400, 420), source="PixelWorld scenes", text="", folder="",
-        scenes=512, limit=4, ops="", mixed=True, positives=True, seed=0,
-        **{SEED_CONTROL: "fixed"},
+        scenes=1024, limit=4, ops="", mixed=True, positives=True, seed=0,
+        **{SEED_CONTROL: "fixed"}, maker="rules",
     )  # fmt: skip
     settings = {
-        "lora_name": "pixelworld_negatives", "objective": "contrast_hinge", "steps": 150, "batch": 8,
-        "learning_rate": 1e-3, "rank": 8, "targets": "attn", "seed": 0, SEED_CONTROL: "fixed",
+        "lora_name": "pixelworld_negatives", "objective": "contrast_hinge", "steps": 240, "batch": 8,
+        "learning_rate": 4e-3, "rank": 8, "targets": "attn", "seed": 0, SEED_CONTROL: "fixed",
         "resume": False,
-        "sample_prompts": REFL_OTHERS, "validate_every": 50, "save_every": 25, "patience": 0, "margin_k": 1.0,
-        "anchor": 1.0, "low": 0.3, "high": 0.95, "min_snr": 0.05, "resolution": 128, "checkpointing": False,
+        "sample_prompts": REFL_OTHERS, "validate_every": 80, "save_every": 40, "patience": 0, "margin_k": 1.0,
+        "anchor": 1.0, "low": 0.4, "high": 0.98, "min_snr": 0.02, "resolution": 128, "checkpointing": False,
+        "contrast": 2.0, "ema": 0.9, "fade": 0.5, "look_every": 4, "look_first": False,
     }  # fmt: skip
     parts = {"model": (load, "model"), "clip": (load, "clip"), "vae": (load, "vae"), "captions": (captions, "captions")}
     trained = flow.add("Interplay_NegativeLoRATrainer", (1740, 60), (460, 820), **parts, **settings)
@@ -929,19 +933,20 @@ The fine stage of RealignDiff, taken apart.
 1. *Plain* draws. *What is there?* names all that it sees in the picture (on photographs: *Tag Image*).
 2. *Judge Tags* says which of that the prompt asks for, by rule or by a language model.
 3. *Ground Objects* finds each thing of the prompt and cuts it out; what is missing, it reports.
-4. *Attention Re-weighting* makes each region look at its own words, *Presence Guidance* asks for what is missing, and
-   the same seed draws again.
+4. *Attention Re-weighting* makes each region look at its own words (*Regions as wanted*: and gives regions of what
+   nobody asked for to what is missing), *Presence Guidance* asks for what is missing, and the same seed draws again.
 5. *First Good Try* keeps the first picture when it is right, and the second is then not even drawn; else the better.
 
 {more}"""
 LOOP_NOTE = """## The whole loop in one node
 
-It draws, looks what is there, re-weights attention where that is wrong, and draws again from the same noise: up to
-*rounds* times, for each picture of the batch by itself. It ends when nothing is wrong, and keeps the better picture.
+It draws, looks what is there, re-weights attention where that is wrong, and draws again: up to *rounds* times, for each
+picture of the batch by itself. It ends when nothing is wrong, and keeps the better picture.
 
 Above: the first drawing. Below: what was kept. The report tells every pass.
 
 {more}"""
+HIGH = 1240  # see TALL
 REALIGN_PROMPT = "a red robot and a blue box in the forest"
 
 
@@ -956,8 +961,8 @@ def _realign_start(flow: Workflow, sd: bool, batch: int, note: str) -> tuple[dic
     side = 512 if sd else 128
     latent = flow.add("EmptyLatentImage", (20, 220), (340, 110), width=side, height=side, batch_size=batch)
     flow.add("MarkdownNote", (20, 390), (340, 460), "Read me", text=note)
-    flow.group("Model and size", (0, 0, 380, 880), GREY)
-    flow.group("Prompt", (400, 0, 460, 880), BLUE)
+    flow.group("Model and size", (0, 0, 380, HIGH), GREY)
+    flow.group("Prompt", (400, 0, 460, HIGH), BLUE)
     shared = {"model": (load, outputs[0]), "clip": (load, outputs[1]), "vae": (load, outputs[2])}
     shared |= {"positive": (positive, "conditioning"), "negative": (empty, "CONDITIONING")}
     return {**shared, "latent_image": (latent, "LATENT"), **SETTINGS[kind]}, load, positive
@@ -971,15 +976,15 @@ def realign_pixelworld() -> Workflow:
     graph = (positive, "hypergraph")
     plain = flow.add("KSampler", (900, 60), (340, 270), "Plain", **start)
     before = flow.add("VAEDecode", (900, 380), (340, 60), samples=(plain, "LATENT"), vae=vae)
-    look = {"detector": "PixelWorld (exact)", "segmenter": "boxes as masks", "threshold": 0.3, "instances": "joined"}
+    look = {"detector": "PixelWorld (exact)", "segmenter": "boxes as masks", "threshold": 0.3, "instances": "separate"}
     seen = flow.add(
-        "Interplay_GroundObjects", (900, 500), (340, 340), "What is there?", image=(before, "IMAGE"), **look, tags=""
+        "Interplay_GroundObjects", (900, 500), (340, 570), "What is there?", image=(before, "IMAGE"), **look, tags=""
     )
     judge = {"timeout": 60.0, "retries": 2, "strict": False, "certain": 2.0, "possible": 0.5, "unlikely": 0.0}
     judged = flow.add(
         "Interplay_JudgeTags",
         (1300, 60),
-        (340, 420),
+        (340, 460),
         prompt=REALIGN_PROMPT,
         tags=(seen, "labels"),
         judge="rules",
@@ -989,34 +994,35 @@ def realign_pixelworld() -> Workflow:
     )
     found = flow.add(
         "Interplay_GroundObjects",
-        (1300, 530),
-        (340, 310),
+        (1300, 590),
+        (340, 570),
         image=(before, "IMAGE"),
         hypergraph=graph,
         **look,
         tags=(seen, "labels"),
         verdicts=(judged, "verdicts"),
     )
-    flow.group("Draw and look", (880, 0, 800, 880), GOLD)
+    flow.group("Draw and look", (880, 0, 800, HIGH), GOLD)
     ours = flow.add(
         "Interplay_AttentionReweight",
         (1700, 60),
-        (340, 330),
+        (340, 360),
         model=(load, "model"),
         positive=(positive, "conditioning"),
         objects=(found, "objects"),
         clip=clip,
-        preset="RealignDiff (recommended)",
+        preset="Regions as wanted",
         strength=1.0,
         start_percent=0.0,
         end_percent=0.0,
         other_words="as preset",
         background="as preset",
         phrase_embeddings="as preset",
+        regions="as preset",
     )
     asked = flow.add(
         "Interplay_PresenceGuidance",
-        (1700, 450),
+        (1700, 480),
         (340, 110),
         model=(ours, "model"),
         objects=(found, "objects"),
@@ -1031,22 +1037,22 @@ def realign_pixelworld() -> Workflow:
         **{**start, "model": (asked, "model"), "positive": (ours, "positive")},
     )
     after = flow.add("VAEDecode", (2080, 380), (340, 60), samples=(again, "LATENT"), vae=vae)
-    flow.group("Re-weight and draw again", (1680, 0, 780, 880), GREEN)
+    flow.group("Re-weight and draw again", (1680, 0, 780, HIGH), GREEN)
     marks = [
         _itm(
             flow,
-            (2500, y),
+            (x, 60),
             model=(load, "model"),
             positive=(positive, "conditioning"),
             samples=(samples, "LATENT"),
             image=(image, "IMAGE"),
             clip=clip,
         )
-        for y, samples, image in ((60, plain, before), (530, again, after))
+        for x, samples, image in ((2500, plain, before), (2880, again, after))
     ]
     best = flow.add(
         "Interplay_FirstGoodTry",
-        (2880, 60),
+        (3260, 60),
         (260, 400),
         threshold=0.95,
         p_1=(marks[0], "p"),
@@ -1054,10 +1060,10 @@ def realign_pixelworld() -> Workflow:
         p_2=(marks[1], "p"),
         image_2=(after, "IMAGE"),
     )
-    flow.add("SaveImage", (2880, 520), (260, 320), images=(best, "image"), filename_prefix="interplay/realign")
-    flow.add("PreviewImage", (3180, 60), (260, 380), "Plain", images=(before, "IMAGE"))
-    flow.add("PreviewAny", (3180, 520), (260, 160), "Score of the one kept", source=(best, "p"))
-    flow.group("Keep the better", (2480, 0, 980, 980), GREY)
+    flow.add("SaveImage", (3260, 520), (260, 320), images=(best, "image"), filename_prefix="interplay/realign")
+    flow.add("PreviewImage", (3560, 60), (260, 380), "Plain", images=(before, "IMAGE"))
+    flow.add("PreviewAny", (3560, 520), (260, 160), "Score of the one kept", source=(best, "p"))
+    flow.group("Keep the better", (2480, 0, 1360, HIGH), GREY)
     return flow
 
 
@@ -1067,30 +1073,37 @@ def _realign_loop(name: str, sd: bool, look: dict[str, Any], more: str) -> Workf
     loop = flow.add(
         "Interplay_RAMGroundedSAMReweight",
         (900, 60),
-        (400, 780),
+        (400, 1160),
         **start,
         rounds=2,
         judge="rules",
         **look,
         threshold=0.3,
-        preset="RealignDiff (recommended)",
         strength=1.0,
         growth=1.5,
         presence=1.0,
         score="auto",
+        pasted="",
+        strict=False,
     )
     flow.add("PreviewImage", (1340, 60), (340, 360), "First drawing", images=(loop, "first_image"))
     flow.add("SaveImage", (1340, 480), (340, 360), images=(loop, "image"), filename_prefix=f"interplay/{name}")
     flow.add("PreviewImage", (1720, 60), (340, 360), "What is in it", images=(loop, "preview"))
     flow.add("PreviewAny", (1720, 480), (340, 360), "Every pass", source=(loop, "report"))
-    flow.group("Draw, look, draw again", (880, 0, 1200, 880), GREEN)
+    flow.group("Draw, look, draw again", (880, 0, 1200, HIGH), GREEN)
     return flow
 
 
 def realign_loop_pixelworld() -> Workflow:
     """The loop in one node, with the exact detector."""
     look = {"tagger": "PixelWorld (exact)", "detector": "PixelWorld (exact)", "segmenter": "boxes as masks"}
-    return _realign_loop("realign_loop_pixelworld", False, look, "Needs no download.")
+    more = (
+        "Needs no download. The preset *Regions as wanted* also lets parties of an action change places, and *noise: "
+        "as needed* takes another noise where a thing or the action is not there at all. With the preset "
+        "*RealignDiff (recommended)* and *noise: same* it is the paper's loop."
+    )
+    how = {"preset": "Regions as wanted", "noise": "as needed"}
+    return _realign_loop("realign_loop_pixelworld", False, {**look, **how}, more)
 
 
 def realign_loop_sd15() -> Workflow:
@@ -1100,7 +1113,8 @@ def realign_loop_sd15() -> Workflow:
         f"Needs {SD_CHECKPOINT} in models/checkpoints, and the folders *grounding-dino-tiny* and *sam-vit-base* of "
         "transformers in models/interplay. Not run by us at full size: we had no such weights."
     )
-    return _realign_loop("realign_loop_sd15", True, look, more)
+    how = {"preset": "RealignDiff (recommended)", "noise": "same"}
+    return _realign_loop("realign_loop_sd15", True, {**look, **how}, more)
 
 
 def realigning() -> tuple[Workflow, ...]:

@@ -97,13 +97,16 @@ def choose(pipeline: Any, args: argparse.Namespace) -> dict[str, Any]:
 
 
 def draw(pipeline: Any, args: argparse.Namespace, number: int, prompt: str) -> list[Image.Image]:
-    """The pictures of a prompt, kept for further scores."""
+    """The pictures of a prompt, kept for further scores; those that are there are not drawn again."""
+    places = [args.work / "pictures" / f"{number:03d}_{i}.png" for i in range(args.images)]
+    if all(place.is_file() for place in places):
+        return [Image.open(place).convert("RGB") for place in places]
     noise = torch.randn(args.images, 4, 16, 16, generator=torch.Generator().manual_seed(args.seed * 1000 + number))
     images: list[Image.Image] = pipeline(
         [prompt] * args.images, latents=noise, num_inference_steps=args.steps, guidance_scale=args.cfg
     ).images
-    for i, image in enumerate(images):
-        image.save(args.work / "pictures" / f"{number:03d}_{i}.png")
+    for image, place in zip(images, places, strict=True):
+        image.save(place)
     return images
 
 

@@ -37,17 +37,21 @@ def finished(server: ComfyServer, prompt: dict[str, Any]) -> dict[str, Any]:
     return entry
 
 
-def test_the_saved_picture_is_the_one_with_the_largest_score(server: ComfyServer) -> None:
+def standard(values: np.ndarray) -> np.ndarray:
+    return (values - values.mean()) / values.std()
+
+
+def test_the_saved_picture_is_the_best_by_score_and_p(server: ComfyServer) -> None:
     prompt = quick("best_of_batch_pixelworld")
     entry = finished(server, prompt)
     (itm,), (save,) = nodes_of(prompt, "Interplay_DiffusionITM"), nodes_of(prompt, "SaveImage")
     report = json.loads(entry["outputs"][itm]["text"][0])
-    scores = np.array(report["comparable"])[:, 0]
+    mixed = standard(np.array(report["comparable"])[:, 0]) + standard(np.array(report["p_match"]))
     assert all(draws == [4, 4, 4] for draws in report["draws"])
     everything, heat = nodes_of(prompt, "PreviewImage")
     pictures, (best,) = server.pictures(entry, everything), server.pictures(entry, save)
     assert len(pictures) == len(server.pictures(entry, heat)) == 8
-    assert np.array_equal(np.asarray(best.convert("RGB")), np.asarray(pictures[int(scores.argmax())].convert("RGB")))
+    assert np.array_equal(np.asarray(best.convert("RGB")), np.asarray(pictures[int(mixed.argmax())].convert("RGB")))
     assert report["texts"][0] == "a green cat chasing a red robot in the desert"
     assert report["texts"][1] == "a red robot chasing a green cat in the desert"
 

@@ -35,7 +35,7 @@ from . import small_models as small
 from .small_models_lessons import Asked, Pool, asked_about, look, seen_pictures
 
 logger = logging.getLogger(__name__)
-STEPS = {"eye": 3200, "blip-itm": 800, "blip2-itm": 700, "blip2-caption": 1000, "blip-vqa": 800, "clip": 600}
+STEPS = {"eye": 3200, "blip-itm": 800, "blip2-itm": 500, "blip2-caption": 700, "blip-vqa": 500, "clip": 400}
 BATCH = {"eye": 24, "clip": 24}  # 32 for the others
 RENDERED = 4500  # pictures that the models read, beside the decoded and drawn ones
 QUESTIONED = 1500  # pictures with questions
