@@ -1,8 +1,9 @@
 """Contrastive LoRAs on PixelWorld: every objective, seed by seed, against the weights as they are.
 
 ``python benchmarks/training.py --out DIR`` trains what is missing in DIR, measures what was not measured, and prints
-the tables of docs/training.md. It goes on where it was ended. Pairs and prompts are the same for all runs, and all are
-of combinations that are held out. Intervals are bootstraps over seeds and over pairs or prompts (10,000 draws).
+the tables of docs/training.md. It goes on where it was ended. Each seed has pairs, prompts and noises of its own, the
+same for all objectives, and all are of combinations that are held out. Intervals are bootstraps over seeds and, within
+each, over pairs or prompts (10,000 draws).
 """
 
 from __future__ import annotations
@@ -38,9 +39,9 @@ def train(objective: str, seed: int, args: argparse.Namespace) -> int:
     return interplay([*command, *(["--resume"] if (out / "settings.json").is_file() else [])])
 
 
-def measure(lora: Path | None, args: argparse.Namespace) -> dict[str, list[float]]:
+def measure(lora: Path | None, seed: int, args: argparse.Namespace) -> dict[str, list[float]]:
     """Right or wrong, pair by pair and prompt by prompt; each part is kept as soon as it is known."""
-    file = (lora.parent if lora else args.out) / f"figures_{args.pairs}_{args.n}_{args.draw_steps}.json"
+    file = (lora.parent if lora else args.out) / f"figures_{seed}_{args.pairs}_{args.n}_{args.draw_steps}.json"
     figures: dict[str, list[float]] = json.loads(file.read_text()) if file.is_file() else {}
     if len(figures) == len(COLUMNS):
         return figures
@@ -48,12 +49,12 @@ def measure(lora: Path | None, args: argparse.Namespace) -> dict[str, list[float
     if lora is not None:
         model.lora.take(load(lora))
     if "text" not in figures:
-        found = told_pairs(model, args.pairs)
+        found = told_pairs(model, args.pairs, seed)
         figures |= {name: [float(hit) for hit in hits] for name, hits in found.items()}
         file.write_text(json.dumps(figures))
     for name in HELD_OUT:
         if name not in figures:
-            said = verdicts(model.pipeline, PROMPT_SETS[name](args.n, 0), steps=args.draw_steps)
+            said = verdicts(model.pipeline, PROMPT_SETS[name](args.n, seed), 1000 * seed, args.draw_steps)
             figures[name] = [float(v.all_right) for v in said]
             figures["quality"] = figures.get("quality", []) + [float(v.quality) for v in said]
             file.write_text(json.dumps(figures))
@@ -63,13 +64,13 @@ def measure(lora: Path | None, args: argparse.Namespace) -> dict[str, list[float
 
 
 def interval(rows: np.ndarray, draws: int = 10_000) -> tuple[float, float, float]:
-    """Mean and 95 % interval of (seeds, pairs) values, by drawing seeds and pairs again."""
+    """Mean and 95 % interval of (seeds, pairs) values, by drawing seeds, and pairs of each, again."""
     rng = np.random.default_rng(0)
     seeds, pairs = rows.shape
     means = np.empty(draws)
     for i in range(draws):
-        chosen = rows[rng.integers(seeds, size=seeds)]
-        means[i] = chosen[:, rng.integers(pairs, size=pairs)].mean()
+        chosen = rng.integers(seeds, size=seeds)[:, None]
+        means[i] = rows[chosen, rng.integers(pairs, size=(seeds, pairs))].mean()
     low, high = np.percentile(means, [2.5, 97.5])
     return float(rows.mean()), float(low), float(high)
 
@@ -98,24 +99,25 @@ def main() -> None:
     parser.add_argument("--objectives", nargs="*", default=list(OBJECTIVES))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--steps", type=int, help="of each run (the preset's)")
-    parser.add_argument("--pairs", type=int, default=128)
-    parser.add_argument("--n", type=int, default=64, help="prompts of each of the two sets (64)")
+    parser.add_argument("--pairs", type=int, default=48, help="of each seed (48)")
+    parser.add_argument("--n", type=int, default=32, help="prompts of each of the two sets, for each seed (32)")
     parser.add_argument("--draw-steps", type=int, default=15)
     parser.add_argument("more", nargs=argparse.REMAINDER, help="after --: further options of the command")
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(1)
-    found: dict[str, Rows] = {BASE: [measure(None, args)]}
+    found: dict[str, Rows] = {BASE: [measure(None, seed, args) for seed in args.seeds]}
     for objective in args.objectives:
         for seed in args.seeds:
             print(f"{objective} {seed}: exit status {train(objective, seed, args)}", flush=True)
             lora = args.out / f"{objective}_{seed}" / "lora.safetensors"
-            found.setdefault(objective, []).append(measure(lora, args))
+            found.setdefault(objective, []).append(measure(lora, seed, args))
     table("", [(name, len(rows), [cell(rows, c) for c in COLUMNS]) for name, rows in found.items()])
     differences: list[tuple[str, int, list[str]]] = []
     for name, rows in found.items():
-        for other, against in ((BASE, found[BASE] * len(rows)), ("noneg", found.get("noneg", []))):
-            if name not in (BASE, other) and len(against) == len(rows):
+        for other in (BASE, "noneg"):
+            against = found.get(other, [])
+            if name not in (BASE, other) and against:
                 differences.append((f"{name} − {other}", len(rows), [cell(rows, c, against) for c in COLUMNS]))
     table("difference, points", differences)
 

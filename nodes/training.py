@@ -6,7 +6,7 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from ..guidance.hosts.comfyui.training import SOURCES, Wishes, caption_set, train_lora
+from ..guidance.hosts.comfyui.training import MAKERS, SOURCES, Wishes, caption_set, train_lora
 from ..guidance.training.contrast import ContrastSettings
 from ..guidance.training.lora import TARGETS
 from ..guidance.training.objectives import OBJECTIVES
@@ -75,6 +75,15 @@ class NegativeCaptions(io.ComfyNode):
                     optional=True,
                     tooltip="Of scenes and replacements.",
                 ),
+                io.Combo.Input(
+                    "maker",
+                    options=list(MAKERS),
+                    default=MAKERS[0],
+                    optional=True,
+                    tooltip="rules need nothing. language model: the endpoint that INTERPLAY_LLM_BASE_URL names, its "
+                    "captions first, through the same checks. COCO-Order: four shuffles, to evaluate with, never to "
+                    "train on.",
+                ),
             ],
             outputs=[
                 CaptionsType.Output("captions", display_name="captions", tooltip="For Negative LoRA Trainer."),
@@ -94,8 +103,9 @@ class NegativeCaptions(io.ComfyNode):
         mixed: bool = False,
         positives: bool = True,
         seed: int = 0,
+        maker: str = MAKERS[0],
     ) -> io.NodeOutput:
-        found = caption_set(source, text, folder, scenes, limit, ops, mixed, positives, seed)
+        found = caption_set(source, text, folder, scenes, limit, ops, mixed, positives, seed, maker)
         return io.NodeOutput(found, found.to_json())
 
 
@@ -223,6 +233,48 @@ class NegativeLoRATrainer(io.ComfyNode):
                 io.Boolean.Input(
                     "checkpointing", default=False, optional=True, tooltip="Less memory, about a third slower."
                 ),
+                io.Float.Input(
+                    "contrast",
+                    default=1.0,
+                    min=0.0,
+                    max=100.0,
+                    step=0.1,
+                    optional=True,
+                    tooltip="Weight of the margin in contrast_hinge (eta).",
+                ),
+                io.Float.Input(
+                    "ema",
+                    default=0.0,
+                    min=0.0,
+                    max=0.9999,
+                    step=0.0001,
+                    optional=True,
+                    tooltip="Decay of the moving average that is saved in place of the last step; 0 = none.",
+                ),
+                io.Float.Input(
+                    "fade",
+                    default=0.0,
+                    min=0.0,
+                    max=1.0,
+                    step=0.05,
+                    optional=True,
+                    tooltip="Share of the run, at its end, in which the learning rate falls to zero.",
+                ),
+                io.Int.Input(
+                    "look_every",
+                    default=1,
+                    min=1,
+                    max=100,
+                    optional=True,
+                    tooltip="Anchor and tripwire at every so many steps; 4 saves a third of the time.",
+                ),
+                io.Boolean.Input(
+                    "look_first",
+                    default=True,
+                    optional=True,
+                    tooltip="Find out first which negatives are active and train those alone; off is faster where most "
+                    "of them are, as in PixelWorld.",
+                ),
             ],
             outputs=[
                 io.Model.Output("trained", display_name="model", tooltip="The model with the new LoRA."),
@@ -239,6 +291,8 @@ class NegativeLoRATrainer(io.ComfyNode):
         cls, model: Any, clip: Any, vae: Any, captions: Any, images: Any = None, **widgets: Any
     ) -> io.NodeOutput:
         names = {"learning_rate": "rate", "margin_k": "k", "anchor": "kappa", "checkpointing": "checkpoint"}
+        names |= {"contrast": "eta", "look_every": "anchor_every"}
+        widgets["watch_every"] = widgets.get("look_every", 1)
         prompts, side, name = (
             widgets.pop("sample_prompts", ""),
             widgets.pop("resolution", 512),

@@ -592,6 +592,19 @@ def test_pictures_are_encoded_once_and_changed_ones_again(tmp_path: Path):
     assert float(encoded(rows, encode, "key", tmp_path / "cache")[0]) == 255.0 and sum(seen) == before + 1
 
 
+def test_the_workflow_and_the_command_train_alike():
+    """The preset of PixelWorld is what the workflow's node is set to."""
+    from interplay.guidance.training.negatives_lora_command import PRESETS
+
+    file = Path(__file__).parents[1] / "workflows" / "api" / "negative_lora_pixelworld.json"
+    nodes = json.loads(file.read_text(encoding="utf-8")).values()
+    found = next(n["inputs"] for n in nodes if n["class_type"] == "Interplay_NegativeLoRATrainer")
+    names = {"rate": "learning_rate", "eta": "contrast", "anchor_every": "look_every", "watch_every": "look_every"}
+    preset = PRESETS["pixelworld"]
+    apart = {key for key in preset if found.get(names.get(key, key)) != preset[key]}
+    assert apart == {"warm", "calibrate"}  # the node has no widgets for these
+
+
 # --- the training ground ----------------------------------------------------------------------------------------------
 
 

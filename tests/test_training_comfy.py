@@ -44,6 +44,32 @@ def captions(n: int = 10):
     return caption_set(SOURCES[0], "", "", n, 4, "", False, True, 0)
 
 
+def test_the_makers_of_negatives(places, monkeypatch):
+    """By rule, by a language model through the same checks (its answers kept), and COCO-Order's shuffles."""
+    from interplay.errors import InterplayError
+    from interplay.guidance.hosts.comfyui import training
+
+    text, asked = "a red cat chasing a blue dog", []
+
+    def ask(messages):
+        asked.append(messages)
+        rows = [("a red dog chasing a blue cat", "swap_attr"), ("a red cat chasing a blue puppy", "replace_obj")]
+        return json.dumps({"negatives": [{"text": t, "op": op, "changed": ["cat", "dog"]} for t, op in rows]})
+
+    monkeypatch.setattr(training, "endpoint_ask", lambda: (ask, "stub"))
+    made = {}
+    for maker in (*training.MAKERS, training.MAKERS[1]):
+        found = training.caption_set("text", text, "", 8, 4, "", False, False, 0, maker)
+        made[maker] = found.records[0].negatives
+    rules, model, order = (made[maker] for maker in training.MAKERS)
+    assert model[0] == "a red dog chasing a blue cat" and "a blue cat chasing a red dog" in model
+    assert "a red cat chasing a blue puppy" not in model and len(asked) == 1  # a synonym; the second time from disk
+    assert "a blue cat chasing a red dog" in rules and len(order) == 4
+    assert all(sorted(t.split()) == sorted(text.split()) for t in order)
+    with pytest.raises(InterplayError, match="by the rules"):
+        training.caption_set(training.SOURCES[0], "", "", 8, 4, "", False, False, 0, training.MAKERS[1])
+
+
 def settings(**changes):
     from interplay.guidance.training.contrast import ContrastSettings
 

@@ -14,15 +14,21 @@ from .refl_options import PIXELWORLD, add_settings, device_of, guarded, open_pip
 PRESETS: dict[str, dict[str, Any]] = {
     "full-size": {},
     PIXELWORLD: {
-        "steps": 150,
+        "steps": 240,
         "batch": 8,
-        "rate": 1e-3,
+        "rate": 4e-3,
+        "warm": 4,
+        "fade": 0.5,
+        "eta": 2.0,
         "calibrate": 128,
-        "low": 0.3,
-        "high": 0.95,
-        "min_snr": 0.05,
-        "validate_every": 50,
-        "save_every": 25,
+        "low": 0.4,
+        "high": 0.98,
+        "min_snr": 0.02,
+        "anchor_every": 4,
+        "watch_every": 4,
+        "look_first": False,
+        "validate_every": 80,
+        "save_every": 40,
         "ema": 0.9,
     },
 }
@@ -42,7 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--data", type=Path, metavar="PATH", help="captions.jsonl, imagefolder, kohya folders or a NegCLIP .tsv; "
         "PixelWorld draws its own")  # fmt: skip
     add("--cache", type=Path, metavar="DIR", help="where latents are kept (DIR/cache of --out)")
-    add("--scenes", type=int, default=512, help="PixelWorld: scenes to train on (512)")
+    add("--scenes", type=int, default=1024, help="PixelWorld: scenes to train on (1024)")
     add("--device", default="auto", help="cpu, cuda, or auto")
     add("--dtype", default="auto", choices=("auto", "float32", "bfloat16", "float16"),
         help="of the frozen model; the LoRA is float32")  # fmt: skip

@@ -20,6 +20,8 @@ from ..pixelworld.detect import Verdict, judge
 from .lora import applied
 from .records import Record
 
+KINDS = ("action", "action", "action", "two")
+"""Of scenes to train on: only actions teach who does it to whom, and half of their negatives exchange colours."""
 HELD_OUT = ("actions held out", "two objects held out")
 
 
@@ -59,7 +61,7 @@ class Ground:
     scenes: Sequence[world.Scene]
 
 
-def ground(vae: Any, n: int, seed: int = 0, kinds: Sequence[str] = ("action", "two")) -> Ground:
+def ground(vae: Any, n: int, seed: int = 0, kinds: Sequence[str] = KINDS) -> Ground:
     """``n`` scenes as ``pixelworld_records`` makes them, encoded."""
     records, scenes = pixelworld_records(n, seed, kinds)
     with torch.no_grad():
@@ -68,9 +70,7 @@ def ground(vae: Any, n: int, seed: int = 0, kinds: Sequence[str] = ("action", "t
     return Ground(records, torch.cat(parts) * autoencoder.CONFIG["scaling_factor"], scenes)
 
 
-def pixelworld_records(
-    n: int, seed: int = 0, kinds: Sequence[str] = ("action", "two")
-) -> tuple[list[Record], list[world.Scene]]:
+def pixelworld_records(n: int, seed: int = 0, kinds: Sequence[str] = KINDS) -> tuple[list[Record], list[world.Scene]]:
     """``n`` scenes without held-out combinations, with careful captions and the swaps of each as negatives."""
     rng, scenes, records = Random(f"training ground {seed}"), list[world.Scene](), list[Record]()
     while len(scenes) < n:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,9 @@ from ...pixelworld.render import enlarge, render
 from ...training.contrast import ContrastSettings, Material
 from ...training.latents import encoded, network_hash
 from ...training.learner import Levels
-from ...training.negatives import OPS, hard_positives, negatives
+from ...training.negatives import OPS, Negative, hard_positives, negatives
+from ...training.negatives_llm import Answers, endpoint_ask, llm_negatives, with_model
+from ...training.negatives_order import order_perturbations
 from ...training.records import Record, read_records
 from ...training.train_negatives import CURVES, SAMPLES, Job, train
 from .refl import LAST, ModelTrainee, with_lora
@@ -30,6 +32,7 @@ from .refl_run import _base, _places, lines
 logger = logging.getLogger(__name__)
 
 SOURCES = ("PixelWorld scenes", "text", "folder")
+MAKERS = ("rules", "language model, then rules", "COCO-Order (evaluation only)")
 
 
 @dataclass(frozen=True)
@@ -49,15 +52,26 @@ class CaptionSet:
 
 
 def caption_set(
-    source: str, text: str, folder: str, scenes: int, limit: int, ops: str, mixed: bool, positives: bool, seed: int
+    source: str,
+    text: str,
+    folder: str,
+    scenes: int,
+    limit: int,
+    ops: str,
+    mixed: bool,
+    positives: bool,
+    seed: int,
+    maker: str = MAKERS[0],
 ) -> CaptionSet:
-    """Captions of a source (see SOURCES), each with up to ``limit`` negatives by the rules; those that came with
-    negatives of their own keep them, too. ops: names of OPS, separated by commas.
+    """Captions of a source (see SOURCES), each with up to ``limit`` negatives of a maker (see MAKERS); those that came
+    with negatives of their own keep them, too. ops: names of OPS, separated by commas.
     """
     wanted = [op.strip() for op in ops.split(",") if op.strip()] or list(OPS)
     if source == SOURCES[0]:
         from ...training.pixelworld import pixelworld_records
 
+        if maker != MAKERS[0]:
+            raise InterplayError("PixelWorld's captions get their negatives by the rules; choose the maker 'rules'.")
         made, drawn = pixelworld_records(scenes, seed)
         pictures = torch.stack([torch.from_numpy(enlarge(render(scene)[0])).float() / 255 for scene in drawn])
         return CaptionSet(tuple(made), pictures)
@@ -65,18 +79,31 @@ def caption_set(
     found = [Record("", line) for line in lines(text)] if written else read_records(_folder(folder))
     if not found:
         raise InterplayError("There are no captions; write one a line.")
+    if maker == MAKERS[2]:
+        return CaptionSet(
+            tuple(replace(r, negatives=tuple(order_perturbations(r.caption, seed).values())) for r in found)
+        )
+    offered = _model_offers(wanted) if maker == MAKERS[1] else None
     out = []
     for record in found:
-        fresh = [n.text for n in negatives(record.caption, wanted, limit, mixed, seed)]
+        fresh = negatives(record.caption, wanted, limit, mixed, seed)
+        fresh = with_model(fresh, offered(record.caption), limit) if offered else fresh
         same = hard_positives(record.caption) if positives else []
         out.append(
             replace(
                 record,
-                negatives=tuple(dict.fromkeys((*record.negatives, *fresh))),
+                negatives=tuple(dict.fromkeys((*record.negatives, *(n.text for n in fresh)))),
                 positives=tuple(dict.fromkeys((*record.positives, *same))),
             )
         )
     return CaptionSet(tuple(out))
+
+
+def _model_offers(ops: Sequence[str]) -> Callable[[str], list[Negative]]:
+    """What the language model of the environment makes of a caption; its answers are kept in the output folder."""
+    ask, model = endpoint_ask()
+    kept = Answers(Path(folder_paths.get_output_directory()) / "interplay_training" / "answers")
+    return lambda caption: [n for n in llm_negatives(caption, ask, kept, model) if n.op in ops]
 
 
 def _folder(name: str) -> Path:
