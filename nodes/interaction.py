@@ -70,9 +70,9 @@ class InteractDiffusionLoader(io.ComfyNode):
             node_id="Interplay_InteractDiffusionLoader",
             display_name="Load InteractDiffusion",
             category=CATEGORY,
-            description="Loads InteractDiffusion (SD1.x) in any of its published forms: training file, webui file, "
+            description="Loads InteractDiffusion (SD1.x, SDXL) in any of its published forms: training file, webui file, "
             "diffusers file or folder; or PixelWorld with interactions of its own. Without boxes or null tokens it "
-            "paints as SD1.x itself does.",
+            "paints as SD itself does.",
             inputs=[
                 io.Combo.Input(
                     "interaction_file",
@@ -90,7 +90,7 @@ class InteractDiffusionLoader(io.ComfyNode):
                     "fusers_without_boxes",
                     options=list(WITHOUT_BOXES),
                     default="off",
-                    tooltip="What prompts without interactions see. off = SD1.x itself, as in the SHYI paper; null "
+                    tooltip="What prompts without interactions see. off = SD itself, as in the SHYI paper; null "
                     "tokens = as InteractDiffusion was trained without boxes.",
                 ),
                 io.String.Input(
@@ -101,7 +101,7 @@ class InteractDiffusionLoader(io.ComfyNode):
                 io.Model.Input(
                     "model",
                     optional=True,
-                    tooltip="Your own SD1.x checkpoint to put the fusers on; needed for the webui file.",
+                    tooltip="Your own SD1.x (or SDXL) model to put the fusers on; needed for the webui file.",
                 ),
             ],
             outputs=[
@@ -150,7 +150,7 @@ class InteractionConditioning(io.ComfyNode):
                 io.Conditioning.Input("positive_in", display_name="positive", tooltip="The prompt."),
                 io.Conditioning.Input("negative_in", display_name="negative", tooltip="The negative prompt."),
                 InteractDiffusionType.Input("interactdiffusion", tooltip="From Load InteractDiffusion."),
-                io.Clip.Input("clip", tooltip="The SD1.x text encoder, which reads the phrases."),
+                io.Clip.Input("clip", tooltip="The model's text encoder (SDXL: both), which reads the phrases."),
                 _triplets(),
                 _share(
                     "beta", 1.0, 1.0, "Share of the steps with fusers; lower leaves details to the base. With LoRA 0.3."

@@ -145,6 +145,12 @@ def _net(pipeline: Any, path: str | None) -> Any:
 
 _SHY = {"preset": "SHY"}
 _LAYOUT_TERM = {"preset": "SHY", "terms": ("B",), "targets": (("B", 0.05),), "wake": (), "weights": (), "windows": ()}
+_BOTH = {
+    "preset": "SHY",
+    "terms": ("C", "R", "B"),
+    "targets": (("C", 0.4), ("R", 0.2), ("B", 0.15)),
+    "weights": (("R", 2.0), ("B", 2.0)),
+}
 KNOWN: dict[str, dict[str, Any]] = {
     "fusers off": {"layout": "off"},
     "null tokens": {"layout": "null"},
@@ -155,6 +161,7 @@ KNOWN: dict[str, dict[str, Any]] = {
     "layout by rule at attention": {"layout": "world rule at attention"},
     "SHY + layout": {"layout": "world rule", "guide": _SHY},
     "SHY + boxes": {"layout": "world", "guide": _SHY},
+    "SHY + layout term": {"layout": "world rule", "fusers": False, "guide": _BOTH},
     "layout term": {"layout": "world rule", "fusers": False, "guide": _LAYOUT_TERM},
 }
 """Methods by name, for ``interplay bench pixelworld --methods``."""

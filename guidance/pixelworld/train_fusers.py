@@ -46,9 +46,9 @@ class Settings:
     """What a run needs to know."""
 
     out: Path
-    minutes: float = 15.0  # processor time after which the learning rate has fallen to zero, over all resumed parts
-    batch: int = 12
-    rate: float = 1.5e-3
+    minutes: float = 48.0  # processor time after which the learning rate has fallen to zero, over all resumed parts
+    batch: int = 8
+    rate: float = 2e-3
     seed: int = 0
     dropped: float = 0.2  # share of scenes that are shown without their interaction
     shaken: float = 0.3  # share of layouts whose boxes are not exact
@@ -56,6 +56,7 @@ class Settings:
     bare: float = 0.3  # share whose caption only names the things, in any order: only the tokens say who acts
     shake: float = 0.06  # standard deviation of their centres, and of their sides' logarithm
     attention: float = 0.02  # weight of the attention loss, falling to a tenth
+    values: float = 0.06  # weight of the loss of values, likewise
     ema: float = 0.99
 
 
@@ -122,12 +123,12 @@ def _fusers(net: InteractionNet) -> list[Any]:
 
 def opened(net: InteractionNet) -> InteractionNet:
     """A new network with open gates and last layers of zero: as little is changed as by shut gates, and it learns at
-    once.
+    once. The gates stay so: left to themselves they shut before their fusers have learnt anything, and stay shut.
     """
     with torch.no_grad():
         for fuser in _fusers(net):
             for gate in (fuser.alpha_attn, fuser.alpha_dense):
-                gate.fill_(1.0)
+                gate.fill_(1.0).requires_grad_(False)
             for layer in (fuser.attn.to_out[0], fuser.ff.net[2]):
                 nn.init.zeros_(layer.weight)
                 nn.init.zeros_(layer.bias)
@@ -174,10 +175,45 @@ class Watch:
         return -looking - kept.sum() / outside.sum().clamp(min=1.0)
 
 
+class Values:
+    """What the fusers add, for a loss that teaches them to say what stands in a box in the base's own words: as its
+    cross-attention would if it read the thing's phrase alone instead of the caption.
+
+    Without it they soon show where things stand, but hardly which is which.
+    """
+
+    def __init__(self, net: InteractionNet, blocks: Sequence[Any]) -> None:
+        self.blocks = blocks
+        self.added: list[tuple[Tensor, Tensor]] = []  # each fuser's input, and what it adds to that
+        for fuser in _fusers(net):
+            fuser.register_forward_hook(lambda module, args, output: self.added.append((args[0], output - args[0])))
+
+    def loss(self, given: Grounding, captions: Tensor, phrases: tuple[Tensor, Tensor]) -> Tensor:
+        """Mean over layers of the squared error in boxes, as a share of what was to be added. Of the first half of a
+        batch: captions, phrases: (half, 77, D), of whole pictures, and of who acts and who is acted upon.
+        """
+        half, total = len(captions), captions.new_zeros(())
+        there = given.mask[:half].amax(1)[:, None, None]
+        boxes = [(b[:half] * given.mask[:half, :, None]).sum(1) for b in (given.subject_boxes, given.object_boxes)]
+        for block, (x, added) in zip(self.blocks, self.added, strict=True):
+            x, added, side = x[:half].detach(), added[:half], round(x.shape[1] ** 0.5)
+            with torch.no_grad():
+                seen = block.norm2(x)
+                plain = block.attn2(seen, encoder_hidden_states=captions)
+                wanted = [block.attn2(seen, encoder_hidden_states=phrase) - plain for phrase in phrases]
+                inside = [coverage(box, side, side, x).flatten(1)[..., None] * there for box in boxes]
+                size = sum((m * w.square()).sum() for m, w in zip(inside, wanted, strict=True))
+            wrong = sum((m * (added - w).square()).sum() for m, w in zip(inside, wanted, strict=True))
+            total = total + wrong / (size + 1e-6)
+        count, self.added = len(self.added), []
+        return total / count
+
+
 class Run:
     """The state of a run: network, moving average, optimiser, time spent. Kept in ``fusers.pt``."""
 
     def __init__(self, settings: Settings) -> None:
+        from ..hosts.diffusers.interaction import transformer_blocks
         from ..hosts.diffusers.pixelworld import load_pixelworld
 
         torch.manual_seed(settings.seed)
@@ -187,11 +223,9 @@ class Run:
         self.unet = pipeline.unet.requires_grad_(False)
         self.phrases = Phrases(self.pipeline)
         self.net = opened(new_network())
-        self.watch = Watch(self.net)
-        gates = [p for name, p in self.net.named_parameters() if "alpha_" in name]
-        others = [p for name, p in self.net.named_parameters() if "alpha_" not in name]
-        groups: list[dict[str, Any]] = [{"params": others}, {"params": gates, "weight_decay": 0.0}]
-        self.optimiser = torch.optim.AdamW(groups, settings.rate, betas=(0.9, 0.99), weight_decay=0.01, fused=True)
+        self.watch, self.values = Watch(self.net), Values(self.net, transformer_blocks(self.unet))
+        learning = [p for p in self.net.parameters() if p.requires_grad]
+        self.optimiser = torch.optim.AdamW(learning, settings.rate, betas=(0.9, 0.99), weight_decay=0.01, fused=True)
         self.ema = {key: value.clone() for key, value in self.net.state_dict().items()}
         self.spent, self.step = 0.0, 0
         if self.path.exists():
@@ -214,13 +248,13 @@ class Run:
         export(self.ema, self.unet.state_dict(), self.settings.out / FILE)
 
     def advance(self) -> np.ndarray:
-        """One step; returns the noise loss and the attention loss."""
+        """One step; returns the losses of noise, attention and values."""
         from ..hosts.diffusers.interaction import Fusing, fused
 
         rate = self.settings.rate * min(1, (self.step + 1) / 60) * min(1, 2.0 * (1 - self.fraction)) + 1e-7
-        for group, factor in zip(self.optimiser.param_groups, (1.0, 1.0), strict=True):
-            group["lr"] = rate * factor
-        z, context, given = self._batch()
+        for group in self.optimiser.param_groups:
+            group["lr"] = rate
+        z, context, given, named = self._batch()
         tokens = self.net.position_net(given)
         t = noisy_timesteps(len(z), self.noise)
         a = network.alphas()[t].view(-1, 1, 1, 1)
@@ -229,28 +263,39 @@ class Run:
             predicted = self.unet(a.sqrt() * z + (1 - a).sqrt() * noise, t, context, return_dict=False)[0]
         snr = a / (1 - a)
         loss = (snr.clamp(max=5).sqrt() / snr * (predicted - noise).pow(2)).mean()
-        looking = self.watch.loss(given)
+        looking, saying = self.watch.loss(given), self.values.loss(given, context[: len(named[0])], named)
         self.optimiser.zero_grad()
-        (loss + self.settings.attention * max(0.1, 1 - self.fraction) * looking).backward()
+        taught = self.settings.attention * looking + self.settings.values * saying
+        (loss + max(0.1, 1 - self.fraction) * taught).backward()
         nn.utils.clip_grad_norm_(self.net.parameters(), 1.0)
         self.optimiser.step()
         self.step += 1
         now, decay = self.net.state_dict(), min(self.settings.ema, (1 + self.step) / (20 + self.step))
         with torch.no_grad():
             torch._foreach_lerp_(list(self.ema.values()), [now[key] for key in self.ema], 1 - decay)
-        return np.array([loss.item(), looking.item()])
+        return np.array([loss.item(), looking.item(), saying.item()])
 
-    def _batch(self) -> tuple[Tensor, Tensor, Grounding]:
-        """Latents (B, 4, 16, 16), captions (B, 77, D) and interactions of scenes."""
+    def _batch(self) -> tuple[Tensor, Tensor, Grounding, tuple[Tensor, Tensor]]:
+        """Latents (B, 4, 16, 16), captions (B, 77, D) and interactions of scenes; of the first half also the phrases of
+        both parties, (half, 77, D) each.
+        """
         rng, size = self.rng, self.settings.batch
         scenes = [sample_scene(rng, kind) for kind in rng.choices(KINDS, ODDS, k=size)]
         layouts = [self._layout(scene) for scene in scenes]
         captions = [self._caption(scene, layout) for scene, layout in zip(scenes, layouts, strict=True)]
         with torch.no_grad():
             z = autoencoder.encode_small(self.pipeline.vae, torch.from_numpy(data.pictures(scenes)))
-            ids = torch.tensor([data.token_ids(c, self.phrases.ids) for c in captions])
-            context = self.pipeline.text_encoder(ids).last_hidden_state
-        return z * autoencoder.CONFIG["scaling_factor"], context, grounding(layouts, self.phrases, rng)
+            context, half = self._read(captions), -(-size // 2)
+            first, second = (
+                self._read([f"a {layout.things[i].name}" if layout else "" for layout in layouts[:half]])
+                for i in (0, 1)
+            )
+        given = grounding(layouts, self.phrases, rng)
+        return z * autoencoder.CONFIG["scaling_factor"], context, given, (first, second)
+
+    def _read(self, texts: Sequence[str]) -> Tensor:
+        ids = torch.tensor([data.token_ids(text, self.phrases.ids) for text in texts])
+        return self.pipeline.text_encoder(ids).last_hidden_state
 
     def _caption(self, scene: Scene, layout: Layout | None) -> str:
         """What the base is told: everything, or where tokens tell it, less, so that the fusers cannot be idle."""
@@ -289,13 +334,13 @@ def train(settings: Settings) -> Path:
     torch.set_num_threads(1)
     settings.out.mkdir(parents=True, exist_ok=True)
     run = Run(settings)
-    seen, saved, total = time.process_time(), run.spent, np.zeros(2)
+    seen, saved, total = time.process_time(), run.spent, np.zeros(3)
     while run.fraction < 1:
         total += run.advance()
         run.spent, seen = run.spent + time.process_time() - seen, time.process_time()
         if run.step % LOG_EVERY == 0:
-            loss, looking = (total / LOG_EVERY).round(4).tolist()
-            line = {"step": run.step, "seconds": round(run.spent), "loss": loss, "attention": looking}
+            loss, looking, saying = (total / LOG_EVERY).round(4).tolist()
+            line = {"step": run.step, "seconds": round(run.spent), "loss": loss, "attention": looking, "values": saying}
             with open(settings.out / "fusers_curve.jsonl", "a", encoding="utf-8") as file:
                 file.write(json.dumps(line) + "\n")
             logger.info("%s", line)
@@ -306,22 +351,31 @@ def train(settings: Settings) -> Path:
     return settings.out / FILE
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Train as the options say."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What can be asked of a training."""
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for checkpoint and weights")
-    parser.add_argument("--minutes", type=float, default=15, help="processor time of the training (15)")
-    parser.add_argument("--batch", type=int, default=12, help="scenes a step (12)")
-    parser.add_argument("--rate", type=float, default=1.5e-3, help="learning rate (0.0015)")
+    parser.add_argument("--minutes", type=float, default=48, help="processor time of the training (48)")
+    parser.add_argument("--batch", type=int, default=8, help="scenes a step (8)")
+    parser.add_argument("--rate", type=float, default=2e-3, help="learning rate (0.002)")
     parser.add_argument("--seed", type=int, default=0)
-    args = parser.parse_args(argv)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Train as the options say and print where the weights are."""
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    print(train(Settings(args.out, args.minutes, args.batch, args.rate, args.seed)))
+    return 0
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command of this module; returns its exit status."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_arguments(parser)
     try:
-        print(train(Settings(args.out, args.minutes, args.batch, args.rate, args.seed)))
+        return run(parser.parse_args(argv))
     except InterplayError as error:
         sys.stderr.write(f"interplay: {error}\n")
         return 2
-    return 0
 
 
 if __name__ == "__main__":

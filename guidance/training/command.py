@@ -9,6 +9,7 @@ from ...errors import InterplayError
 
 TRAINERS = {
     "pixelworld": ("..pixelworld.train", "train PixelWorld, the small model that comes with the pack"),
+    "fusers": ("..pixelworld.train_fusers", "fusers that make PixelWorld obey boxes and who does what in them"),
     "negatives": (".negatives_command", "make captions that pictures do not match, from their own captions"),
     "negatives-lora": (".negatives_lora_command", "a LoRA that tells captions from their negatives, and draws so"),
     "refl": (".refl_command", "a LoRA by the gradient of a reward"),

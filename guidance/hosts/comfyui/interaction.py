@@ -216,10 +216,10 @@ def phrase_feature(clip: Any, text: str) -> Tensor:
     if not {"l", "g"} <= set(tokens):
         _, pooled = clip.encode_from_tokens(tokens, return_pooled="unprojected")
         return pooled[0].float().cpu()
-    _, second = clip.encode_from_tokens(tokens, return_pooled=True)  # also loads the encoders to where they run
     model = clip.cond_stage_model
     if getattr(model, "clip_l", None) is None or getattr(model, "clip_g", None) is None:
         raise InterplayError("The CLIP has only one of SDXL's two text encoders: connect that of an SDXL checkpoint.")
+    _, second = clip.encode_from_tokens(tokens, return_pooled=True)  # also loads the encoders to where they run
     model.set_clip_options({"projected_pooled": False, "execution_device": clip.patcher.load_device})
     try:
         first = model.clip_l.encode_token_weights(tokens["l"])[1]
