@@ -16,6 +16,7 @@ from ..pixelworld.caption import WORDS as CAPTION_WORDS
 
 CLASSES = {
     "clip": "CLIPModel",
+    "blip-caption": "BlipForConditionalGeneration",
     "blip-itm": "BlipForImageTextRetrieval",
     "blip-vqa": "BlipForQuestionAnswering",
     "blip2-itm": "Blip2ForImageTextRetrieval",

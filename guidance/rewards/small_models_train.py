@@ -2,11 +2,11 @@
 
     python -m interplay.guidance.rewards.small_models_train --out DIR
 
-Writes DIR/clip, DIR/blip-itm, DIR/blip-vqa, DIR/blip2-itm and DIR/blip2-caption, folders as published models have them:
-``interplay score PICTURES --prompt "..." --clip DIR/clip --itm DIR/blip-itm --vqascore DIR/blip-vqa`` reads them, and
-the nodes do when the folders lie in models/interplay. First an eye is taught to see, then each model reads and writes
-with it: BLIP's and BLIP-2's keep it as it is, as BLIP-2 does, CLIP goes on with it. All learn with near misses (parties
-or adjectives exchanged, one word changed), which the published ones did not.
+Writes DIR/clip, DIR/blip-caption, DIR/blip-itm, DIR/blip-vqa, DIR/blip2-itm and DIR/blip2-caption, folders as published
+models have them: ``interplay score PICTURES --prompt "..." --clip DIR/clip --itm DIR/blip-itm --vqascore DIR/blip-vqa``
+reads them, and the nodes do when the folders lie in models/interplay. First an eye is taught to see, then each model
+reads and writes with it: BLIP's and BLIP-2's keep it as it is, as BLIP-2 does, CLIP goes on with it. Matching learns
+with near misses (parties or adjectives exchanged, one word changed), which the published ones did not.
 """
 
 from __future__ import annotations
@@ -35,11 +35,24 @@ from . import small_models as small
 from .small_models_lessons import Asked, Pool, asked_about, look, seen_pictures
 
 logger = logging.getLogger(__name__)
-STEPS = {"eye": 3200, "blip-itm": 800, "blip2-itm": 500, "blip2-caption": 700, "blip-vqa": 500, "clip": 400}
+STEPS = {
+    "eye": 3200,
+    "blip-caption": 700,
+    "blip2-caption": 600,
+    "blip-itm": 350,
+    "blip-vqa": 450,
+    "blip2-itm": 300,
+    "clip": 250,
+}
+FROM = {  # words are learned by writing captions; matching and answering go on from there, by the beginnings of names
+    "blip-itm": ("blip-caption", {"text_decoder.bert.": "text_encoder."}),
+    "blip-vqa": ("blip-caption", {"text_decoder.bert.": "text_encoder.", "text_decoder.": "text_decoder."}),
+    "blip2-itm": ("blip2-caption", {"qformer.": "qformer.", "query_tokens": "query_tokens"}),
+}
 BATCH = {"eye": 24, "clip": 24}  # 32 for the others
 RENDERED = 4500  # pictures that the models read, beside the decoded and drawn ones
 QUESTIONED = 1500  # pictures with questions
-ASKED = 5  # questions about a picture at a time
+ASKED = 3  # questions about a picture at a time
 RATE, EYE_RATE = 1.5e-3, 1e-3
 KEEP = 50  # steps between two states
 Step = Callable[[int], Tensor]
@@ -200,16 +213,21 @@ def clip(model: Any, pools: Sequence[Any], tokenizer: Any, scale: Scale, rng: Ra
 
 
 def written(model: Any, seen: Tensor, read: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-    """BLIP-2's captions: the queries' words about the picture, then the caption. Logits (B, T, words) of what comes
-    next, and the ids (B, T) that should.
+    """Captions: BLIP's decoder has the picture in view, BLIP-2's reads what its queries say of it. Logits
+    (B, T, words) of what comes next, and the ids (B, T) that should.
     """
+    ids, mask = read["input_ids"].clone(), read["attention_mask"]
+    ids[:, 0] = small.START
+    if not hasattr(model, "query_tokens"):
+        logits = model.text_decoder(
+            input_ids=ids, attention_mask=mask, encoder_hidden_states=seen, return_dict=True
+        ).logits
+        return logits[:, :-1], ids[:, 1:]
     queries = model.query_tokens.expand(len(seen), -1, -1)
     found = model.qformer(query_embeds=queries, encoder_hidden_states=seen, return_dict=True).last_hidden_state
-    ids = read["input_ids"].clone()
-    ids[:, 0] = small.START
     embeds = torch.cat([model.language_projection(found), model.get_input_embeddings()(ids)], 1)
-    mask = torch.cat([torch.ones(len(seen), small.QUERIES, dtype=torch.long), read["attention_mask"]], 1)
-    logits = model.language_model(inputs_embeds=embeds, attention_mask=mask).logits
+    whole = torch.cat([torch.ones(len(seen), small.QUERIES, dtype=torch.long), mask], 1)
+    logits = model.language_model(inputs_embeds=embeds, attention_mask=whole).logits
     return logits[:, small.QUERIES : -1], ids[:, 1:]
 
 
@@ -263,6 +281,16 @@ def questioned(pool: Pool, asked: Questions, rng: Random, size: int) -> tuple[Te
 # --- all of it --------------------------------------------------------------------------------------------------------
 
 
+def renamed(state: dict[str, Tensor], names: dict[str, str]) -> dict[str, Tensor]:
+    """Weights whose names begin as in ``names``, with that beginning exchanged."""
+    return {
+        new + key[len(old) :]: value
+        for old, new in names.items()
+        for key, value in state.items()
+        if key.startswith(old)
+    }
+
+
 class Run:
     """The folder, its pools, the eye, and what it has seen."""
 
@@ -306,9 +334,8 @@ class Run:
         model = small.build(name, self.seed)
         small.open_eye(model, self.eye(), seen_pictures(self.pools[0][:32]))
         scale, size = Scale(), BATCH.get(name, 32)
-        if name == "blip2-caption":
-            other = self.taught("blip2-itm")
-            model.load_state_dict({k: v for k, v in other.items() if k.startswith(("query", "qformer"))}, strict=False)
+        if name in FROM:
+            model.load_state_dict(renamed(self.taught(FROM[name][0]), FROM[name][1]), strict=False)
         if name != "clip":
             model.get_submodule("vision_model").requires_grad_(False)
         tokenizer = small.tokenizer(name, self.out / "state")
@@ -330,7 +357,7 @@ class Run:
         if name == "clip":
             return lambda step: clip(model, self.pools, tokenizer, scale, self.rng(name, step), size)
         pool = self.pool()
-        if name == "blip2-caption":
+        if name.endswith("caption"):
             return lambda step: captioning(model, pool, tokenizer, self.rng(name, step), size)
         if name == "blip-vqa":
             asked = self.questions(pool)
@@ -361,7 +388,7 @@ def train(
     torch.set_num_threads(1)
     steps = {name: max(1, round(count * share)) for name, count in STEPS.items()}
     run = Run(out, steps, seed, pools, rendered)
-    for name in [name for name in STEPS if name in names]:  # BLIP-2's captioner starts from its matcher
+    for name in [name for name in STEPS if name in names]:
         run.teach(name)
 
 
