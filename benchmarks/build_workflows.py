@@ -901,14 +901,14 @@ def negative_lora_pixelworld() -> Workflow:
     load = start[0]
     captions = flow.add(
         "Interplay_NegativeCaptions", (1300, 60), (400, 420), source="PixelWorld scenes", text="", folder="",
-        scenes=1024, limit=4, ops="", mixed=True, positives=True, seed=0,
+        scenes=512, limit=4, ops="", mixed=True, positives=True, seed=0,
         **{SEED_CONTROL: "fixed"}, maker="rules",
     )  # fmt: skip
     settings = {
-        "lora_name": "pixelworld_negatives", "objective": "contrast_hinge", "steps": 240, "batch": 8,
+        "lora_name": "pixelworld_negatives", "objective": "contrast_hinge", "steps": 200, "batch": 8,
         "learning_rate": 4e-3, "rank": 8, "targets": "attn", "seed": 0, SEED_CONTROL: "fixed",
         "resume": False,
-        "sample_prompts": REFL_OTHERS, "validate_every": 80, "save_every": 40, "patience": 0, "margin_k": 1.0,
+        "sample_prompts": REFL_OTHERS, "validate_every": 100, "save_every": 50, "patience": 0, "margin_k": 1.0,
         "anchor": 1.0, "low": 0.4, "high": 0.98, "min_snr": 0.02, "resolution": 128, "checkpointing": False,
         "contrast": 2.0, "ema": 0.9, "fade": 0.5, "look_every": 4, "look_first": False,
     }  # fmt: skip

@@ -14,7 +14,7 @@ from .refl_options import PIXELWORLD, add_settings, device_of, guarded, open_pip
 PRESETS: dict[str, dict[str, Any]] = {
     "full-size": {},
     PIXELWORLD: {
-        "steps": 240,
+        "steps": 200,
         "batch": 8,
         "rate": 4e-3,
         "warm": 4,
@@ -27,8 +27,8 @@ PRESETS: dict[str, dict[str, Any]] = {
         "anchor_every": 4,
         "watch_every": 4,
         "look_first": False,
-        "validate_every": 80,
-        "save_every": 40,
+        "validate_every": 100,
+        "save_every": 50,
         "ema": 0.9,
     },
 }
@@ -48,7 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--data", type=Path, metavar="PATH", help="captions.jsonl, imagefolder, kohya folders or a NegCLIP .tsv; "
         "PixelWorld draws its own")  # fmt: skip
     add("--cache", type=Path, metavar="DIR", help="where latents are kept (DIR/cache of --out)")
-    add("--scenes", type=int, default=1024, help="PixelWorld: scenes to train on (1024)")
+    add("--scenes", type=int, default=512, help="PixelWorld: scenes to train on (512)")
     add("--device", default="auto", help="cpu, cuda, or auto")
     add("--dtype", default="auto", choices=("auto", "float32", "bfloat16", "float16"),
         help="of the frozen model; the LoRA is float32")  # fmt: skip
