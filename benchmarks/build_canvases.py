@@ -2,13 +2,15 @@
 
     COMFYUI_PATH=... python benchmarks/build_canvases.py --out DIR [NAME ...]
 
-Needs Chromium and a ComfyUI with its requirements. Without names: every workflow of PixelWorld.
+Needs Chromium and a ComfyUI with its requirements. Without names: every workflow of PixelWorld. With --still the page
+finds empty files in the place of checkpoints, and so does not frame their loaders in red.
 """
 
 from __future__ import annotations
 
 import argparse
 import io
+import json
 import os
 import sys
 import tempfile
@@ -42,7 +44,9 @@ BOX = """(() => {
 def canvas(page: ComfyPage, path: Path, seconds: float, still: bool) -> Image.Image:
     """Drop the workflow, press Run, wait until it is done, and crop the page to the graph. still: do not press Run."""
     page.drop(path)
-    if not still:
+    if still:
+        page.page.run("new Promise((done) => setTimeout(done, 10000))")  # the dialog that greets may come late
+    else:
         page.page.run(f"app.__begun = ''; {BEGIN}")
         page.press_run()
         page.page.wait(STARTED, seconds)
@@ -58,6 +62,15 @@ def canvas(page: ComfyPage, path: Path, seconds: float, still: bool) -> Image.Im
     return picture.crop(tuple(round(v * scale) for v in (left, top, right, bottom)))
 
 
+def stand_in(path: Path, base: Path) -> None:
+    """Empty files under the names of the checkpoints that a workflow loads."""
+    for node in json.loads(path.read_text(encoding="utf-8"))["nodes"]:
+        if node["type"] == "CheckpointLoaderSimple":
+            file = base / "models" / "checkpoints" / node["widgets_values"][0]
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.touch()
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*")
@@ -70,11 +83,13 @@ def main() -> None:
     comfyui = Path(os.environ.get("COMFYUI_PATH") or Path.home() / "comfy" / "ComfyUI")
     with tempfile.TemporaryDirectory() as folder:
         base, profile = Path(folder) / "base", Path(folder) / "profile"
+        paths = [ROOT / "workflows" / f"{name}.json" for name in names]
+        for path in paths if options.still else ():
+            stand_in(path, base)
         with ComfyServer(comfyui, base) as server, Chromium(server.url, profile) as browser:
             page = ComfyPage(browser)
-            for name in names:
-                path = ROOT / "workflows" / f"{name}.json"
-                canvas(page, path, options.seconds, options.still).save(options.out / f"{name}.png")
+            for path in paths:
+                canvas(page, path, options.seconds, options.still).save(options.out / f"{path.stem}.png")
 
 
 if __name__ == "__main__":
