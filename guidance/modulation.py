@@ -223,6 +223,21 @@ def weights_of(layer: Plan, strength: float, config: ModulationConfig) -> Tensor
     return weight if config.max_weight is None else weight.clamp(max=config.max_weight)
 
 
+def region_weights(
+    bindings: Sequence[Binding], config: ModulationConfig, grid: tuple[int, int] = (64, 64)
+) -> list[tuple[float, float, float]]:
+    """For each region B, and W at the first and at the last re-weighted step."""
+    owner = owners([binding.mask for binding in bindings], *grid)
+    first, last = (lambda_t((1 - share) * 999, config) for share in (config.start, config.end))
+    most = float("inf") if config.max_weight is None else config.max_weight
+    found = []
+    for index, binding in enumerate(bindings):
+        area = float((owner == index).float().mean())
+        scale = (1 - config.area_adapt * area) * (binding.score if config.scored else 1.0)
+        found.append((area, min(most, first * scale), min(most, last * scale)))
+    return found
+
+
 def attend(
     q: Tensor,
     k: Tensor,

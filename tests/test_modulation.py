@@ -195,6 +195,16 @@ def test_background_clear_takes_the_objects_words_from_pixels_of_no_object_and_n
     torch.testing.assert_close(cleared[2], SIM[2] * (1 - weight), atol=2e-6, rtol=0)  # a region without words loses all
 
 
+@pytest.mark.parametrize("name", list(m.PRESETS))
+def test_told_weights_are_those_of_the_plan(name):
+    config = m.modulation(name, start=0.1, end=0.4)
+    told = m.region_weights(toy()[0], config, (2, 2))
+    layer = m.plan(toy(), (2, 2), 5, config)
+    for i, pixel in enumerate((0, 2)):  # book, pen
+        ends = [m.weights_of(layer, m.lambda_t(t, config), config)[0, pixel] for t in (0.9 * 999, 0.6 * 999)]
+        assert told[i] == pytest.approx((0.5 if i == 0 else 0.25, *map(float, ends)), rel=1e-5)
+
+
 def test_bad_settings_are_told():
     with pytest.raises(InterplayError, match="no re-weighting preset"):
         m.modulation("Dense")

@@ -28,6 +28,7 @@ from .passes import guided_conds
 log = logging.getLogger(__name__)
 
 KEY = "interplay_reweight"
+AREAS = "Interplay leaves prompts with an area, and tiles, as they are: its masks are of whole images."
 WRAPPERS = comfy.patcher_extension.WrappersMP
 Replace = Callable[[Tensor, Tensor, Tensor, dict[str, Any]], Tensor]
 
@@ -97,6 +98,7 @@ class ReweightPatch:
     ) -> None:
         self.images, self.prompt, self.config, self.words, self.labels = images, prompt, config, words, labels
         self.steps = 0
+        self.warned = False
         self.record: Record | None = None
         self._plans: dict[tuple[int, tuple[int, int], int, Any], Plan] = {}
 
@@ -119,7 +121,7 @@ class ReweightPatch:
                 if known
                 else NO_GRAPH
             )
-        self.steps = 0
+        self.steps, self.warned = 0, False
         out = executor(*args, **kwargs)
         if self.steps == 0 and not self.idle:
             log.warning("Interplay re-weighted none of the steps: check its start, end and strength.")
@@ -168,7 +170,9 @@ class ReweightPatch:
         if not active(time, self.config):
             return None
         if tuple(x.shape[-2:]) != call.latent:
-            log.warning("Interplay leaves prompts with an area, and tiles, as they are: its masks are of whole images.")
+            if not self.warned:
+                log.warning(AREAS)
+            self.warned = True
             return None
         chunks = list(zip(options["cond_or_uncond"], options["uuids"], strict=True))
         rows = x.shape[0] // len(chunks)

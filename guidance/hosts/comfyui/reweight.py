@@ -14,9 +14,9 @@ from torch import Tensor
 
 from ....errors import InterplayError
 from ....parsing.tokens import align_comfyui
-from ...grounding.objects import ObjectsBatch, PictureObjects
+from ...grounding.objects import ObjectsBatch
 from ...grounding.regions import as_wanted, bindings, bound_objects, used
-from ...modulation import ModulationConfig
+from ...modulation import Binding, ModulationConfig, region_weights
 from ...modulation_words import Bound, all_words, positions
 from .conditioning import KEY, PromptGraph, encode, find_graph
 from .families import check_latent
@@ -65,7 +65,7 @@ def reweight(
     ]
     words = all_words(carried.graph, table)
     patched = patch_reweight(model, images, carried.prompt, config, words, labels)
-    return Reweighted(patched, conditioning, _report(objects, bound, carried.prompt))
+    return Reweighted(patched, conditioning, _report(objects, bound, images, carried.prompt, config))
 
 
 def _unsaid(objects: ObjectsBatch, bound: Sequence[Sequence[Bound]]) -> list[str]:
@@ -117,20 +117,29 @@ def _said(item: Bound, prompt: str) -> str:
     return " ".join(prompt[a:b] for a, b in item.spans)
 
 
-def _report(objects: ObjectsBatch, bound: Sequence[Sequence[Bound]], prompt: str) -> str:
+def _report(
+    objects: ObjectsBatch,
+    bound: Sequence[Sequence[Bound]],
+    images: Sequence[Sequence[Binding]],
+    prompt: str,
+    config: ModulationConfig,
+) -> str:
     lines = []
-    for number, (picture, items) in enumerate(zip(objects.pictures, bound, strict=True)):
-        lines += [f"image {number}: {line}" for line in _lines(picture, items, prompt)]
+    for number, (picture, items, made) in enumerate(zip(objects.pictures, bound, images, strict=True)):
+        told = map(_weighed, made, region_weights(made, config))
+        for item, one in zip(picture.objects, items, strict=True):
+            words = f"'{_said(one, prompt)}', score {one.score:g}" if one.spans else "not in the prompt, left out"
+            said = "not wanted, its region is cleared" if item.cleared else words
+            lines.append(f"image {number}: {item.label} -> {said}{next(told) if used(item, one) else ''}")
     lines += [f"missing: {name}" for name in objects.missing()]
     return "\n".join(lines) or "no objects"
 
 
-def _lines(picture: PictureObjects, items: Sequence[Bound], prompt: str) -> list[str]:
-    lines = []
-    for item, one in zip(picture.objects, items, strict=True):
-        words = f"'{_said(one, prompt)}', score {one.score:g}" if one.spans else "not in the prompt, left out"
-        lines.append(f"{item.label} -> {'not wanted, its region is cleared' if item.cleared else words}")
-    return lines
+def _weighed(binding: Binding, facts: tuple[float, float, float]) -> str:
+    """Which tokens, how much of the picture, and W at the first and the last re-weighted step."""
+    share, first, last = facts
+    places = f"; tokens {', '.join(map(str, binding.positions))}" if binding.positions else ""
+    return f"{places}; {share:.0%} of the picture; W {first:.2f} to {last:.2f}"
 
 
 @dataclass(frozen=True)
