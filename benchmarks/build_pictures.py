@@ -111,7 +111,7 @@ def draw_realigned(server: ComfyServer, out: Path) -> None:
     entry = _finished(server, prompt)
     (plain,) = server.pictures(entry, nodes_of(prompt, "PreviewImage")[0])
     (kept,) = server.pictures(entry, nodes_of(prompt, "SaveImage")[0])
-    (found,) = server.pictures(entry, nodes_of(prompt, "Interplay_GroundObjects")[1])
+    (found,) = server.pictures(entry, nodes_of(prompt, "Interplay_GroundObjects")[0])
     panels = [Panel(plain, "plain"), Panel(found.resize((128, 128 * found.height // found.width)), "found")]
     title = prompt[nodes_of(prompt, "Interplay_PromptToHypergraph")[0]]["inputs"]["text"]
     save(sheet([[*panels, Panel(kept, "kept")]], title), out / "realign_pixelworld.jpg")

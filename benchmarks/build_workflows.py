@@ -905,12 +905,12 @@ def negative_lora_pixelworld() -> Workflow:
         **{SEED_CONTROL: "fixed"}, maker="rules",
     )  # fmt: skip
     settings = {
-        "lora_name": "pixelworld_negatives", "objective": "contrast_hinge", "steps": 200, "batch": 8,
-        "learning_rate": 4e-3, "rank": 8, "targets": "attn", "seed": 0, SEED_CONTROL: "fixed",
+        "lora_name": "pixelworld_negatives", "objective": "contrast_hinge", "steps": 240, "batch": 8,
+        "learning_rate": 2e-3, "rank": 8, "targets": "attn", "seed": 0, SEED_CONTROL: "fixed",
         "resume": False,
-        "sample_prompts": REFL_OTHERS, "validate_every": 100, "save_every": 50, "patience": 0, "margin_k": 1.0,
-        "anchor": 1.0, "low": 0.4, "high": 0.98, "min_snr": 0.02, "resolution": 128, "checkpointing": False,
-        "contrast": 2.0, "ema": 0.9, "fade": 0.5, "look_every": 4, "look_first": False,
+        "sample_prompts": REFL_OTHERS, "validate_every": 120, "save_every": 40, "patience": 0, "margin_k": 1.0,
+        "anchor": 1.0, "low": 0.3, "high": 0.95, "min_snr": 0.05, "resolution": 128, "checkpointing": False,
+        "contrast": 1.0, "ema": 0.95, "fade": 0.3, "look_every": 4, "look_first": False,
     }  # fmt: skip
     parts = {"model": (load, "model"), "clip": (load, "clip"), "vae": (load, "vae"), "captions": (captions, "captions")}
     trained = flow.add("Interplay_NegativeLoRATrainer", (1740, 60), (460, 820), **parts, **settings)
@@ -930,7 +930,7 @@ REALIGN_NOTE = """## Look, judge, re-weight, draw again: node by node
 
 The fine stage of RealignDiff, taken apart.
 
-1. *Plain* draws. *What is there?* names all that it sees in the picture (on photographs: *Tag Image*).
+1. *Plain* draws. *What is there?* names the things that it sees in the picture (on photographs: by RAM).
 2. *Judge Tags* says which of that the prompt asks for, by rule or by a language model.
 3. *Ground Objects* finds each thing of the prompt and cuts it out; what is missing, it reports.
 4. *Attention Re-weighting* makes each region look at its own words (*Regions as wanted*: and gives regions of what
@@ -978,15 +978,16 @@ def realign_pixelworld() -> Workflow:
     before = flow.add("VAEDecode", (900, 380), (340, 60), samples=(plain, "LATENT"), vae=vae)
     look = {"detector": "PixelWorld (exact)", "segmenter": "boxes as masks", "threshold": 0.3, "instances": "separate"}
     seen = flow.add(
-        "Interplay_GroundObjects", (900, 500), (340, 570), "What is there?", image=(before, "IMAGE"), **look, tags=""
-    )
+        "Interplay_TagImage", (900, 500), (340, 320), "What is there?", image=(before, "IMAGE"), tagger="PixelWorld",
+        threshold=0.0, keep="things", leave_out="", caption=True,
+    )  # fmt: skip
     judge = {"timeout": 60.0, "retries": 2, "strict": False, "certain": 2.0, "possible": 0.5, "unlikely": 0.0}
     judged = flow.add(
         "Interplay_JudgeTags",
         (1300, 60),
         (340, 460),
         prompt=REALIGN_PROMPT,
-        tags=(seen, "labels"),
+        tags=(seen, "tags"),
         judge="rules",
         hypergraph=graph,
         pasted="",
@@ -999,7 +1000,7 @@ def realign_pixelworld() -> Workflow:
         image=(before, "IMAGE"),
         hypergraph=graph,
         **look,
-        tags=(seen, "labels"),
+        tags=(seen, "json"),
         verdicts=(judged, "verdicts"),
     )
     flow.group("Draw and look", (880, 0, 800, HIGH), GOLD)
