@@ -70,9 +70,9 @@ class InteractDiffusionLoader(io.ComfyNode):
             node_id="Interplay_InteractDiffusionLoader",
             display_name="Load InteractDiffusion",
             category=CATEGORY,
-            description="Loads InteractDiffusion (SD1.x, SDXL) in any of its published forms: training file, webui file, "
-            "diffusers file or folder; or PixelWorld with interactions of its own. Without boxes or null tokens it "
-            "paints as SD itself does.",
+            description="Loads InteractDiffusion (SD1.x, SDXL) in any of its published forms: training file, webui "
+            "file, diffusers file or folder; or PixelWorld with interactions of its own. Without boxes or null tokens "
+            "it paints as SD itself does.",
             inputs=[
                 io.Combo.Input(
                     "interaction_file",

@@ -186,6 +186,28 @@ def test_other_sizes_paint_as_the_reference_in_every_mode(size: dict[str, Any], 
     check_modes(load(save(state, tmp_path), "fp32"), state, 768)
 
 
+@pytest.mark.parametrize("size", [(16, 16), (12, 20)])
+def test_the_shipped_fusers_know_places_in_pictures_of_any_shape(size: tuple[int, int]) -> None:
+    """PixelWorld's fusers, which are told where cells are, equal the reference in every mode."""
+    from interaction_reference import interactions
+    from interplay.guidance.hosts.comfyui.interaction_loader import load, unet_state
+    from interplay.guidance.pixelworld.fusers import fusers_file
+    from safetensors.torch import load_file
+    from test_interaction_core import grounding
+
+    loaded = load(fusers_file(), "fp32")
+    state = {key: value.float() for key, value in load_file(fusers_file()).items()}
+    assert any(key.endswith("fuser.place.weight") for key in state)
+    state |= {key: value.float() for key, value in unet_state(loaded.model).items()}
+    loaded.model.model.diffusion_model.float()
+    x, t, given = latent(2, size, 8) / 3, torch.tensor([900.0, 30.0]), interactions(64)
+    context = torch.randn(2, 5, 64, generator=torch.Generator().manual_seed(9))
+    ours = loaded.interact.tokenizer(grounding(given, loaded.interact.slots))
+    null = loaded.interact.null_tokens
+    for tokens, theirs in ((None, None), (null, tokenize(state, [])), (ours, tokenize(state, given))):
+        close(network_output(loaded, x, t, context, tokens, 1.0), unet(state, x, t, context, theirs, heads=4))
+
+
 def test_half_precision_fusers_serve_a_model_in_full_precision(tmp_path: Path) -> None:
     from interplay.guidance.hosts.comfyui.interaction_loader import load
 

@@ -89,7 +89,9 @@ def _one_by_one(layout: str, settings: Mapping[str, Any], guide: dict[str, Any])
         out = []
         for prompt, seed in zip(batch.prompts, batch.seeds, strict=True):
             one = replace(batch, prompts=(prompt,), seeds=(seed,))
-            placed = _placed(layout, prompt, seed)
+            placed, look = _placed(layout, prompt, seed), _look(layout, settings)
+            if placed and look and not settings.get("fusers", True):
+                placed = _drafted(pipeline, one, placed, look)
             own = {**guide, "layout": placed.text() if placed else ""}
             if settings.get("fusers", True):
                 out += _grounded(pipeline, one, layout, settings, own)
@@ -98,6 +100,28 @@ def _one_by_one(layout: str, settings: Mapping[str, Any], guide: dict[str, Any])
         return out
 
     return draw
+
+
+def _drafted(pipeline: Any, batch: Batch, placed: Any, look: Any) -> Any:
+    """The layout as ``look`` finds it in the first steps of plain sampling, which are then thrown away."""
+    from ...parsing import parse
+    from ..hosts.diffusers.guidance import pipeline_graph
+    from ..hosts.diffusers.maps import watched
+
+    def stop(pipe: Any, step: int, t: Any, values: dict[str, Any]) -> dict[str, Any]:
+        pipe._interrupt = (step + 2) / batch.steps > look.end
+        return values
+
+    graph, options = parse(batch.prompts[0]), {"num_inference_steps": batch.steps, "guidance_scale": batch.cfg}
+    with watched(pipeline, graph, (look.start, look.end)) as watch:
+        pipeline(
+            list(batch.prompts),
+            generator=batch.generators(),
+            output_type="latent",
+            callback_on_step_end=stop,
+            **options,
+        )
+    return look.find(placed, watch.maps[0], pipeline_graph(pipeline, graph))
 
 
 def _placed(layout: str, prompt: str, seed: int) -> Any:
@@ -126,7 +150,8 @@ def _look(layout: str, settings: Mapping[str, Any]) -> Any:
     if "attention" not in layout:
         return None
     threshold = settings.get("threshold", THRESHOLD)
-    find: Callable[..., Any] = partial(from_maps, threshold=threshold) if layout == "attention" else moved_to
+    moved = partial(moved_to, sideways=layout.startswith("world"))  # the world knows its ground
+    find: Callable[..., Any] = partial(from_maps, threshold=threshold) if layout == "attention" else moved
     return Look(find, settings.get("start", 0.2), settings.get("end", 0.3))
 
 

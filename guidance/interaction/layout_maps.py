@@ -81,10 +81,11 @@ def from_maps(layout: Layout, maps: Tensor, graph: TokenGraph, threshold: float 
     return layout.placed(boxes, "from attention")
 
 
-def moved_to(layout: Layout, maps: Tensor, graph: TokenGraph) -> Layout:
+def moved_to(layout: Layout, maps: Tensor, graph: TokenGraph, sideways: bool = False) -> Layout:
     """A layout whose pairs are moved, as a whole, to where the model's attention (maps as in ``from_maps``) sees them.
 
     What a rule knows better, who stands where relative to whom, stays; what the model has begun to paint is met.
+    sideways: heights stay too, for rules that know the ground.
     """
     from ..losses import centroids  # not above: the losses know layouts
 
@@ -99,6 +100,7 @@ def moved_to(layout: Layout, maps: Tensor, graph: TokenGraph) -> Layout:
     wanted = centres[placed].mean(0) - (corners[:, :2] + corners[:, 2:]).mean(0) / 2
     low, high = -corners[:, :2].amin(0), 1 - corners[:, 2:].amax(0)
     x, y = torch.maximum(torch.minimum(wanted, high), low).tolist()
+    y = 0.0 if sideways else y
     for i in placed:
         x1, y1, x2, y2 = boxes[i] or (0.0, 0.0, 1.0, 1.0)
         boxes[i] = (x1 + x, y1 + y, x2 + x, y2 + y)

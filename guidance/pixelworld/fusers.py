@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 from ...errors import InterplayError
 from ...parsing.lexicon import verb_lemma
 from ..interaction.layout import Box, Interaction, Layout, Thing
 from ..interaction.prototypes import Rules
-from . import sprites
+from . import file_digest, sprites
 from .world import ACTIONS, SIZES, Request, Scene, Wanted, layout, phrase, request
 
 WIDTHS = (64, 128, 128, 128, 128, 64, 64)
@@ -16,6 +17,7 @@ TOKENS, HEADS, SLOTS, HIDDEN = 64, 4, 4, 128
 FILE = "pixelworld_interactions.safetensors"
 
 
+CONFIG = "config.json"
 PATH = Path(__file__).parent / "weights" / "fusers" / FILE
 
 
@@ -23,10 +25,12 @@ def fusers_file() -> Path:
     """The fusers that come with the pack.
 
     Raises:
-        InterplayError: they are missing.
+        InterplayError: they are missing, or not what ``CONFIG`` beside them says.
     """
-    if not PATH.is_file():
+    if not PATH.is_file() or not (PATH.parent / CONFIG).is_file():
         raise InterplayError(f"PixelWorld's fusers are not in {PATH.parent}; reinstall Interplay to restore them.")
+    if json.loads((PATH.parent / CONFIG).read_text(encoding="utf-8")).get("sha256") != file_digest(PATH):
+        raise InterplayError(f"PixelWorld's fusers in {PATH.parent} are damaged; reinstall Interplay to restore them.")
     return PATH
 
 

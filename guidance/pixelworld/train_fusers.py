@@ -28,8 +28,8 @@ from ..interaction.keys import diffusers_to_ldm
 from ..interaction.layout import Box, Layout
 from ..interaction.layout_terms import coverage
 from ..interaction.network import Grounding, InteractionNet, between_boxes
-from . import autoencoder, data, network
-from .fusers import FILE, HEADS, HIDDEN, SLOTS, TOKENS, WIDTHS, scene_layout
+from . import autoencoder, data, file_digest, network
+from .fusers import CONFIG, FILE, HEADS, HIDDEN, SLOTS, TOKENS, WIDTHS, scene_layout
 from .train_autoencoder import save_atomically
 from .world import Carelessness, Scene, phrase, sample_scene
 
@@ -38,6 +38,7 @@ logger = logging.getLogger(__name__)
 CAREFUL = Carelessness(0.0, 0.0)
 UNSURE = Carelessness(0.3, 0.5)  # of captions beside tokens: who acts, and often who is of which colour, only those say
 KINDS, ODDS = ("action", "bystander", "two"), (0.7, 0.2, 0.1)
+SHARPER = 1.4  # what is written acts so much more strongly than what was learnt: 1.35 beat 1 on prompts of another seed
 SAVE_EVERY, LOG_EVERY = 60.0, 50  # seconds, steps
 
 
@@ -245,7 +246,8 @@ class Run:
         """Write the checkpoint and the weights as they would be shipped."""
         state = {"model": self.net.state_dict(), "optimiser": self.optimiser.state_dict(), "ema": self.ema}
         save_atomically({**state, "spent": self.spent, "step": self.step}, self.path)
-        export(self.ema, self.unet.state_dict(), self.settings.out / FILE)
+        trained = {"steps": self.step, "minutes": round(self.spent / 60, 1), "batch": self.settings.batch}
+        export(self.ema, self.unet.state_dict(), self.settings.out / FILE, trained)
 
     def advance(self) -> np.ndarray:
         """One step; returns the losses of noise, attention and values."""
@@ -318,15 +320,27 @@ class Run:
         return replace(exact, things=tuple(things))
 
 
-def export(state: dict[str, Tensor], base: dict[str, Tensor], path: Path) -> None:
-    """Write a network's weights in half precision under the published names (the webui file's form)."""
+def export(
+    state: dict[str, Tensor], base: dict[str, Tensor], path: Path, trained: dict[str, float] | None = None
+) -> None:
+    """Write a network's weights in half precision under the published names (the webui file's form), and what they are
+    beside them.
+    """
     from safetensors.torch import save_file
 
     net = new_network()
     net.load_state_dict(state)
+    with torch.no_grad():
+        for fuser in _fusers(net):
+            for layer in (fuser.attn.to_out[0], fuser.ff.net[2]):
+                layer.weight.mul_(SHARPER)
+                layer.bias.mul_(SHARPER)
     tensors = state_of(net, tuple(attention_blocks(diffusers_to_ldm(base))))
     half = {key: value.half().contiguous() for key, value in tensors.items()}
     save_file(half, path, {"format": "pt", "heads": str(HEADS)})
+    sizes = {"widths": WIDTHS, "tokens": TOKENS, "heads": HEADS, "slots": SLOTS, "hidden": HIDDEN, "placed": True}
+    about = {"file": path.name, **sizes, "trained": trained or {}, "sha256": file_digest(path)}
+    path.with_name(CONFIG).write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
 
 
 def train(settings: Settings) -> Path:
