@@ -466,8 +466,8 @@ def until_good_pixelworld() -> Workflow:
     )
     flow.add("PreviewAny", (x + 380, 60), (240, 120), "Its p", source=(first, "p"))
     flow.add("PreviewAny", (x + 380, 240), (240, 120), "Which try", source=(first, "try"))
-    flow.group("Tries", (880, 0, 1540, 940), GREEN)
-    flow.group("The first good one", (2400, 0, 760, 940), GOLD)
+    flow.group("Tries", (880, 0, 1540, 1200), GREEN)
+    flow.group("The first good one", (2400, 0, 760, 1200), GOLD)
     return flow
 
 

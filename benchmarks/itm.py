@@ -77,22 +77,21 @@ def choose(pipeline: Any, args: argparse.Namespace) -> dict[str, Any]:
     for number, prompt in enumerate(PROMPT_SETS[args.set](args.prompts, args.seed)):
         place = folder / f"{number:03d}.json"
         row = json.loads(place.read_text(encoding="utf-8")) if place.is_file() else {}
+        images = draw(pipeline, args, number, prompt)
         if not row:
-            images = draw(pipeline, args, number, prompt)
             row = {"prompt": prompt, "right": [float(judge(prompt, np.asarray(image)).all_right) for image in images]}
+            print(
+                f"{number + 1}/{args.prompts} right {np.mean(row['right']):.2f} {prompt}", file=sys.stderr, flush=True
+            )
+        if not args.no_own and "score" not in row:
             row |= own_figures(pipeline, args, prompt, images)
-            place.write_text(json.dumps(row), encoding="utf-8")
-            right = sum(row["right"]) / len(images)
-            print(f"{number + 1}/{args.prompts} right {right:.2f} {prompt}", file=sys.stderr, flush=True)
         if not args.own_only and "caption" not in row:
-            images = [Image.open(folder / "pictures" / f"{number:03d}_{i}.png") for i in range(args.images)]
             row |= further_figures(images, prompt)
-            row["p+caption"] = (_standard(np.array(row["p"])) + _standard(np.array(row["caption"]))).tolist()
-            place.write_text(json.dumps(row), encoding="utf-8")
         if args.models and not set(row) >= set(model_columns(args.models)):
-            images = [Image.open(folder / "pictures" / f"{number:03d}_{i}.png") for i in range(args.images)]
             row |= model_figures(args.models, images, [prompt] * len(images))
-            place.write_text(json.dumps(row), encoding="utf-8")
+        if {"p", "caption"} <= set(row):
+            row["p+caption"] = (_standard(np.array(row["p"])) + _standard(np.array(row["caption"]))).tolist()
+        place.write_text(json.dumps(row), encoding="utf-8")
     return summary(args.work)
 
 
@@ -169,7 +168,8 @@ def summary(folder: Path) -> dict[str, Any]:
     any_right = [float(r["right"].max()) for r in rows]
     out["random pick"] = {"all_right": float(np.mean(random_pick)), "interval": bootstrap_interval(random_pick)}
     out["best possible"] = float(np.mean(any_right))
-    for name in [key for key in rows[0] if key not in ("prompt", "right")]:
+    every = set.intersection(*(set(row) for row in rows))
+    for name in [key for key in rows[0] if key in every - {"prompt", "right"}]:
         picked = [float(r["right"][int(r[name].argmax())]) for r in rows]
         gain = paired_difference(picked, random_pick)
         pairs = [(auc(list(r[name][r["right"] > 0]), list(r[name][r["right"] == 0]))) for r in rows]
@@ -195,7 +195,9 @@ def separate(pipeline: Any, args: argparse.Namespace) -> dict[str, Any]:
     """True scenes, rendered exactly: how often the caption fits better than each kind of swapped caption, by score."""
     place = args.work / "swapped.json"
     kept: dict[str, dict[str, list[bool]]] = json.loads(place.read_text(encoding="utf-8")) if place.is_file() else {}
-    found = {"own": lambda image, texts: {"score": own_values(pipeline, args, image, texts)}}
+    found: dict[str, Any] = {}
+    if not args.no_own:
+        found["own"] = lambda image, texts: {"score": own_values(pipeline, args, image, texts)}
     if not args.own_only:
         found["further"] = further_values
     if args.models:
@@ -252,6 +254,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--models", type=Path, metavar="DIR", help="folder of small models, see above")
     parser.add_argument("--own-only", action="store_true", help="no scores but DiffusionITM's")
+    parser.add_argument("--no-own", action="store_true", help="no score of DiffusionITM's")
     parser.add_argument("--out", type=Path)
     parser.add_argument("--work", type=Path, default=Path("itm_work"), help="folder to go on from when run again")
     args = parser.parse_args()

@@ -27,7 +27,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, normalize
 
-from ..pixelworld.caption_data import lessons, make_pool, sentences
+from ..pixelworld.caption_data import lessons, make_pool, meaning, near_miss, sentences
 from ..pixelworld.caption_train import POOLS
 from ..pixelworld.train_autoencoder import save_atomically
 from ..pixelworld.world import Scene, caption
@@ -37,21 +37,21 @@ from .small_models_lessons import Asked, Pool, asked_about, look, seen_pictures
 logger = logging.getLogger(__name__)
 STEPS = {
     "eye": 3200,
-    "blip-caption": 700,
-    "blip2-caption": 600,
-    "blip-itm": 350,
-    "blip-vqa": 450,
-    "blip2-itm": 300,
-    "clip": 250,
+    "blip-caption": 450,
+    "blip2-caption": 350,
+    "blip-itm": 500,
+    "blip-vqa": 300,
+    "blip2-itm": 350,
+    "clip": 150,
 }
 FROM = {  # words are learned by writing captions; matching and answering go on from there, by the beginnings of names
     "blip-itm": ("blip-caption", {"text_decoder.bert.": "text_encoder."}),
     "blip-vqa": ("blip-caption", {"text_decoder.bert.": "text_encoder.", "text_decoder.": "text_decoder."}),
     "blip2-itm": ("blip2-caption", {"qformer.": "qformer.", "query_tokens": "query_tokens"}),
 }
-BATCH = {"eye": 24, "clip": 24}  # 32 for the others
-RENDERED = 4500  # pictures that the models read, beside the decoded and drawn ones
-QUESTIONED = 1500  # pictures with questions
+BATCH = {"eye": 24, "clip": 24, "blip-itm": 24, "blip2-itm": 24}  # 32 for the others
+RENDERED = 3000  # pictures that the models read, beside the decoded and drawn ones
+QUESTIONED = 800  # pictures with questions
 ASKED = 3  # questions about a picture at a time
 RATE, EYE_RATE = 1.5e-3, 1e-3
 KEEP = 50  # steps between two states
@@ -120,24 +120,32 @@ def contrast(scale: Scale, cosines: Tensor) -> Tensor:
     return cross_entropy(logits, place) + cross_entropy(logits[:, :count].T, place)
 
 
-def pairs(scenes: Sequence[Scene], rng: Random) -> tuple[list[str], list[str], list[str]]:
-    """Texts for the contrast: own, then two near misses each; for matching: another own one; wrong ones: a near miss of
-    each, then another picture's.
-    """
+def pairs(scenes: Sequence[Scene], rng: Random) -> list[str]:
+    """Texts for the contrast: one of each scene, then two near misses of each."""
     said = [sentences(scene, rng) for scene in scenes]
-    one, misses = [s[1] for s in said], [text for s in said for text in s[3]]
-    others = [*one[1:], one[0]]
-    return [*one, *misses], [s[2] for s in said], [rng.choice(s[3]) for s in said] + others
+    return [*(s[1] for s in said), *(text for s in said for text in s[3])]
+
+
+def missed(scene: Scene, rng: Random) -> str:
+    """A plain caption that is a near miss."""
+    own = meaning(caption(scene))
+    kind = rng.choice(("roles", "roles", "adjectives", "adjectives", "word"))
+    while True:
+        text = caption(near_miss(scene, rng, kind))
+        if meaning(text) != own:
+            return text
+        kind = "word"
 
 
 @dataclass(frozen=True)
 class Kind:
     """How a matching model matches, from what its eye has seen and words that are read (see ``words``). cosines: of
-    each picture with each text; together: logits of each picture with its text, "no" and "yes".
+    each picture with each text; together: logits of each picture with its text, "no" and "yes", and what became of
+    every word (B, T, width).
     """
 
     cosines: Callable[[Any, Tensor, dict[str, Tensor]], Tensor]
-    together: Callable[[Any, Tensor, dict[str, Tensor]], Tensor]
+    together: Callable[[Any, Tensor, dict[str, Tensor]], tuple[Tensor, Tensor]]
 
 
 def _blip_cosines(model: Any, seen: Tensor, read: dict[str, Tensor]) -> Tensor:
@@ -147,11 +155,10 @@ def _blip_cosines(model: Any, seen: Tensor, read: dict[str, Tensor]) -> Tensor:
     return normalize(image, dim=-1) @ normalize(text, dim=-1).T
 
 
-def _blip_together(model: Any, seen: Tensor, read: dict[str, Tensor]) -> Tensor:
+def _blip_together(model: Any, seen: Tensor, read: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
     """The text encoder reads with the picture in view."""
     both = model.text_encoder(**read, encoder_hidden_states=seen, return_dict=True).last_hidden_state
-    found: Tensor = model.itm_head(both[:, 0])
-    return found
+    return model.itm_head(both[:, 0]), both
 
 
 def _blip2_cosines(model: Any, seen: Tensor, read: dict[str, Tensor]) -> Tensor:
@@ -168,7 +175,7 @@ def _blip2_cosines(model: Any, seen: Tensor, read: dict[str, Tensor]) -> Tensor:
     return torch.einsum("bqd,td->btq", image, text).amax(-1)
 
 
-def _blip2_together(model: Any, seen: Tensor, read: dict[str, Tensor]) -> Tensor:
+def _blip2_together(model: Any, seen: Tensor, read: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
     """Queries and text read each other, the queries with the picture in view."""
     queries, count = model.query_tokens.expand(len(seen), -1, -1), small.QUERIES
     both = model.qformer(
@@ -177,20 +184,46 @@ def _blip2_together(model: Any, seen: Tensor, read: dict[str, Tensor]) -> Tensor
         attention_mask=torch.cat([torch.ones(len(seen), count, dtype=torch.long), read["attention_mask"]], 1),
         encoder_hidden_states=seen,
         return_dict=True,
-    ).last_hidden_state[:, :count]
-    found: Tensor = model.itm_head(both).mean(1)
-    return found
+    ).last_hidden_state
+    return model.itm_head(both[:, :count]).mean(1), both[:, count:]
 
 
 KINDS = {"blip-itm": Kind(_blip_cosines, _blip_together), "blip2-itm": Kind(_blip2_cosines, _blip2_together)}
 
 
-def matching(kind: Kind, model: Any, pool: Pool, tokenizer: Any, scale: Scale, rng: Random, size: int) -> Tensor:
-    """Contrast and matching, the second twice."""
+class Marks(nn.Module):
+    """What matching is asked in training only: which words are wrong. A single yes or no takes far longer to learn."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = nn.Linear(small.WIDTH, 2)
+
+    def forward(self, words_seen: Tensor, wrong: Tensor) -> Tensor:
+        """words_seen (B, T, width), wrong (B, T): 1, 0, or -1 where it is not asked; wrong words count four times."""
+        logits, weights = self.head(words_seen).flatten(0, 1), torch.tensor([1.0, 4.0])
+        return cross_entropy(logits, wrong.flatten(), weights, ignore_index=-1)
+
+
+def matching(
+    kind: Kind, model: Any, pool: Pool, tokenizer: Any, helpers: tuple[Scale, Marks], rng: Random, size: int
+) -> Tensor:
+    """Contrast, matching, and which words are wrong. Matched are plain captions, near misses of them, other words for
+    the same, and those of another picture.
+    """
     seen, batch, _ = pool.some(rng, size)
-    texts, right, wrong = pairs([lesson.scene for lesson in batch], rng)
-    loss = contrast(scale, kind.cosines(model, seen, words(tokenizer, texts)))
-    return loss + 2 * matched(kind.together(model, seen.repeat(3, 1, 1), words(tokenizer, [*right, *wrong])), size)
+    scenes = [lesson.scene for lesson in batch]
+    loss = contrast(helpers[0], kind.cosines(model, seen, words(tokenizer, pairs(scenes, rng))))
+    plain, others = [caption(scene) for scene in scenes], [sentences(scene, rng)[1] for scene in scenes]
+    texts = [*plain, *others, *(missed(scene, rng) for scene in scenes), *others[1:], others[0]]
+    read = words(tokenizer, texts)
+    logits, told = kind.together(model, seen.repeat(4, 1, 1), read)
+    ids, mask = (read[name].unflatten(0, (4, size)) for name in ("input_ids", "attention_mask"))
+    same = mask[0].sum(1, keepdim=True) == mask[2].sum(1, keepdim=True)  # word stands against word
+    wrong = torch.full_like(ids, -1)
+    wrong[0] = torch.where(mask[0] > 0, 0, -1)
+    wrong[2] = torch.where((mask[2] > 0) & same, (ids[2] != ids[0]).long(), -1)
+    marks: Tensor = helpers[1](told, wrong.flatten(0, 1))
+    return loss + 2 * matched(logits, 2 * size) + 4 * marks
 
 
 def matched(logits: Tensor, size: int) -> Tensor:
@@ -202,7 +235,7 @@ def matched(logits: Tensor, size: int) -> Tensor:
 def clip(model: Any, pools: Sequence[Any], tokenizer: Any, scale: Scale, rng: Random, size: int) -> Tensor:
     """CLIP's."""
     batch = lessons(rng, size, pools)
-    texts, *_ = pairs([lesson.scene for lesson in batch], rng)
+    texts = pairs([lesson.scene for lesson in batch], rng)
     seen = model.vision_model(pixel_values=seen_pictures(batch)).pooler_output
     said = model.text_model(**words(tokenizer, texts)).pooler_output
     image, text = (normalize(x, dim=-1) for x in (model.visual_projection(seen), model.text_projection(said)))
@@ -333,15 +366,16 @@ class Run:
         """One of ``small.CLASSES``, into its folder."""
         model = small.build(name, self.seed)
         small.open_eye(model, self.eye(), seen_pictures(self.pools[0][:32]))
-        scale, size = Scale(), BATCH.get(name, 32)
+        scale, marks, size = Scale(), Marks(), BATCH.get(name, 32)
         if name in FROM:
             model.load_state_dict(renamed(self.taught(FROM[name][0]), FROM[name][1]), strict=False)
         if name != "clip":
             model.get_submodule("vision_model").requires_grad_(False)
         tokenizer = small.tokenizer(name, self.out / "state")
-        step = self._step(name, model, tokenizer, scale, size)
-        together, rate = nn.ModuleDict({"model": model, "scale": scale}), EYE_RATE / 2 if name == "clip" else RATE
-        fit(self.place(name), together, step, self.steps[name], rate)
+        step = self._step(name, model, tokenizer, (scale, marks), size)
+        parts = {"model": model, "scale": scale, **({"marks": marks} if name in KINDS else {})}
+        rate = EYE_RATE / 2 if name == "clip" else RATE
+        fit(self.place(name), nn.ModuleDict(parts), step, self.steps[name], rate)
         small.save(name, model, self.out / name)
 
     def taught(self, name: str) -> dict[str, Tensor]:
@@ -353,16 +387,16 @@ class Run:
         state = torch.load(self.place(name), weights_only=True)["module"]
         return {key.removeprefix("model."): value for key, value in state.items()}
 
-    def _step(self, name: str, model: Any, tokenizer: Any, scale: Scale, size: int) -> Step:
+    def _step(self, name: str, model: Any, tokenizer: Any, helpers: tuple[Scale, Marks], size: int) -> Step:
         if name == "clip":
-            return lambda step: clip(model, self.pools, tokenizer, scale, self.rng(name, step), size)
+            return lambda step: clip(model, self.pools, tokenizer, helpers[0], self.rng(name, step), size)
         pool = self.pool()
         if name.endswith("caption"):
             return lambda step: captioning(model, pool, tokenizer, self.rng(name, step), size)
         if name == "blip-vqa":
             asked = self.questions(pool)
             return lambda step: answering(model, *questioned(pool, asked, self.rng(name, step), size), tokenizer)
-        return lambda step: matching(KINDS[name], model, pool, tokenizer, scale, self.rng(name, step), size)
+        return lambda step: matching(KINDS[name], model, pool, tokenizer, helpers, self.rng(name, step), size)
 
     def questions(self, pool: Pool) -> Questions:
         """Questions about some of the pictures, by their number in the pool; kept in a file, for parsing takes time."""
