@@ -537,7 +537,7 @@ def caption_reward_pixelworld() -> Workflow:
     )
     flow.add("PreviewImage", (900, 560), (340, 340), "All eight", images=pictures)
     flow.add("SaveImage", (1760, 460), (340, 340), "The best", images=(best, "image"), filename_prefix="interplay/best")
-    flow.group("Draw, caption, choose", (880, 0, 1240, 1000), GREEN)
+    flow.group("Draw, caption, choose", (880, 0, 1240, 1280), GREEN)
     flow.group("Alignment", (2140, 0, 500, 660), GOLD)
     return flow
 
