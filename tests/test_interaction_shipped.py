@@ -12,7 +12,6 @@ import pytest
 import torch
 from interaction_reference import tokenize, unet
 from interplay.errors import InterplayError
-from interplay.guidance.bench import interaction as bench
 from interplay.guidance.bench import methods
 from interplay.guidance.interaction import keys
 from interplay.guidance.interaction.layout import from_text
