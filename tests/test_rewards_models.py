@@ -360,6 +360,8 @@ def test_the_command_builds_what_was_asked_for(clip_folder, vqa_folder, blip2_ma
     assert [s.name for s in command.scorers(args, pixelworld=True)] == ["clip", "tifa", "itm", "vqascore"]
     with pytest.raises(InterplayError, match="needs both --captioner"):
         command.scorers(parser.parse_args(["--captioner", "x"]))
+    with pytest.raises(InterplayError, match="not 0 and 40"):
+        command.scorers(parser.parse_args(["--captioner", "x", "--caption-encoder", "y", "--beams", "0"]))
 
 
 # --- how captions are written -----------------------------------------------------------------------------------------
