@@ -102,7 +102,7 @@ def test_the_full_size_has_the_names_of_diffusers_gated_unet() -> None:
     assert sorted(heads) == sorted(fuser.attn.heads for fuser in net.fusers)
 
 
-def diffusers_model() -> Any:
+def diffusers_model(y: int = 64) -> Any:
     diffusers = pytest.importorskip("diffusers")
     return diffusers.UNet2DConditionModel(
         sample_size=8,
@@ -116,7 +116,7 @@ def diffusers_model() -> Any:
         use_linear_projection=True,
         addition_embed_type="text_time",
         addition_time_embed_dim=8,
-        projection_class_embeddings_input_dim=64,
+        projection_class_embeddings_input_dim=y,
         attention_type="gated",
     ).eval()
 
@@ -201,3 +201,51 @@ def test_webui_like_files_need_a_model(state: State) -> None:
     net = build(parts)
     again = keys.split(state_of(net, parts.blocks))
     assert again[1] == parts.blocks
+
+
+def test_a_pipeline_of_sdxl_paints_boxes_and_leaves_them_out_of_the_negative(tmp_path: Path) -> None:
+    """The first call of the U-Net, row by row, against the second implementation with tokens made by hand."""
+    diffusers, transformers = pytest.importorskip("diffusers"), pytest.importorskip("transformers")
+    from interplay.guidance.hosts.diffusers.interaction import interaction_net
+    from interplay.guidance.hosts.diffusers.interaction_layout import grounded, phrase_features
+    from interplay.guidance.hosts.diffusers.pixelworld import load_pixelworld
+    from interplay.guidance.interaction.layout import from_text
+
+    torch.manual_seed(0)
+    state, world = random_state(12, **{**XL, "y": 1280 + 48}), load_pixelworld()
+    model = diffusers_model(1280 + 48)
+    named = to_diffusers(state, model)
+    model.load_state_dict({k: v for k, v in named.items() if not k.startswith("position_net.")}, strict=False)
+    save_file({k: v.contiguous() for k, v in named.items()}, tmp_path / "xl.safetensors")
+    names = {"intermediate_size": 16, "num_hidden_layers": 2, "num_attention_heads": 4, "eos_token_id": 49407}
+    first = transformers.CLIPTextModel(transformers.CLIPTextConfig(hidden_size=768, **names)).eval()
+    config = transformers.CLIPTextConfig(hidden_size=1280, projection_dim=1280, **names)
+    second = transformers.CLIPTextModelWithProjection(config).eval()
+    pipeline = diffusers.StableDiffusionXLPipeline(
+        *(world.vae, first, second, world.tokenizer, world.tokenizer, model, world.scheduler),
+        add_watermarker=False,
+    )
+    pipeline.set_progress_bar_config(disable=True)
+    net = interaction_net(model, tmp_path / "xl.safetensors")
+    prompts = ["a red robot chasing a blue box", "a cat"]
+    layout = from_text("red robot | chasing | blue box @ 0.1,0.4,0.45,0.9 ; 0.55,0.4,0.9,0.9")
+    calls: list[tuple[Any, Any]] = []
+    hook = model.register_forward_hook(
+        lambda module, args, kwargs, output: calls.append(((args, kwargs), output[0])), with_kwargs=True
+    )
+    with grounded(pipeline, net, prompts, [layout, None]):
+        pipeline(prompts, num_inference_steps=2, height=32, width=32, guidance_scale=3.0, output_type="latent")
+    hook.remove()
+    (args, kwargs), found = calls[0]
+    features = phrase_features(pipeline, ["red robot", "chasing", "blue box"])
+    given = dict(zip(("subject", "action", "object"), features, strict=True))
+    boxes = {"subject_box": [0.1, 0.4, 0.45, 0.9], "object_box": [0.55, 0.4, 0.9, 0.9]}
+    tokens = torch.cat([tokenize(state, [])] * 2 + [tokenize(state, [{**given, **boxes}]), tokenize(state, [])])
+    added = kwargs["added_cond_kwargs"]
+    ids = model.add_time_proj(added["time_ids"].flatten()).reshape(4, -1)
+    y = torch.cat([added["text_embeds"], ids], 1)
+    context = kwargs["encoder_hidden_states"]
+    with torch.no_grad():
+        wanted = unet(state, args[0], args[1].reshape(1).expand(4), context, tokens, heads=0, y=y)
+    close(found, wanted)
+    assert "forward" not in pipeline.unet.__dict__

@@ -188,6 +188,13 @@ KNOWN: dict[str, dict[str, Any]] = {
     "SHY + boxes": {"layout": "world", "guide": _SHY},
     "SHY + layout term": {"layout": "world rule", "fusers": False, "guide": _BOTH},
     "layout term": {"layout": "world rule", "fusers": False, "guide": _LAYOUT_TERM},
+    "layout term at attention": {
+        "layout": "world rule at attention",
+        "fusers": False,
+        "guide": _LAYOUT_TERM,
+        "start": 0.04,
+        "end": 0.13,
+    },
 }
 """Methods by name, for ``interplay bench pixelworld --methods``."""
 
