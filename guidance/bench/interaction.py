@@ -112,8 +112,9 @@ def _drafted(pipeline: Any, batch: Batch, placed: Any, look: Any) -> Any:
         pipe._interrupt = (step + 2) / batch.steps > look.end
         return values
 
+    last = max(i for i in range(batch.steps) if i / batch.steps < look.end) / batch.steps  # at least that one
     graph, options = parse(batch.prompts[0]), {"num_inference_steps": batch.steps, "guidance_scale": batch.cfg}
-    with watched(pipeline, graph, (look.start, look.end)) as watch:
+    with watched(pipeline, graph, (min(look.start, last), look.end)) as watch:
         pipeline(
             list(batch.prompts),
             generator=batch.generators(),
