@@ -185,6 +185,9 @@ def test_a_short_training_writes_folders_that_score_and_learns(tmp_path):
     eye = torch.load(tmp_path / "state" / "eye.pt", weights_only=True)["module"]
     key = "embeddings.patch_embedding.weight"
     assert torch.equal(first[f"model.vision_model.{key}"], eye[f"eye.{key}"])  # the eye stayed as it was taught
+    assert not (tmp_path / "clip").exists()
+    score = matching.vqascore_scorer(str(tmp_path / "blip-vqa")).score(image, ["a red robot"])[0].value
+    assert 0 < score < 1
     reward = captioning.caption_scorer(str(tmp_path / "blip2-caption"), str(tmp_path / "blip2-itm"))
     assert -1 <= reward.score(image, ["a red robot"])[0].value <= 1
 

@@ -38,15 +38,15 @@ logger = logging.getLogger(__name__)
 STEPS = {
     "eye": 3200,
     "blip-caption": 450,
-    "blip2-caption": 350,
+    "blip2-caption": 1200,
     "blip-itm": 500,
-    "blip-vqa": 300,
-    "blip2-itm": 350,
-    "clip": 150,
+    "blip-vqa": 400,
+    "blip2-itm": 700,
+    "clip": 400,
 }
-FROM = {  # words are learned by writing captions; matching and answering go on from there, by the beginnings of names
+FROM = {  # words are learned by writing, binding by matching: what goes on from what, by the beginnings of names
     "blip-itm": ("blip-caption", {"text_decoder.bert.": "text_encoder."}),
-    "blip-vqa": ("blip-caption", {"text_decoder.bert.": "text_encoder.", "text_decoder.": "text_decoder."}),
+    "blip-vqa": ("blip-itm", {"text_encoder.": "text_encoder."}),
     "blip2-itm": ("blip2-caption", {"qformer.": "qformer.", "query_tokens": "query_tokens"}),
 }
 BATCH = {"eye": 24, "clip": 24, "blip-itm": 24, "blip2-itm": 24}  # 32 for the others
@@ -422,8 +422,18 @@ def train(
     torch.set_num_threads(1)
     steps = {name: max(1, round(count * share)) for name, count in STEPS.items()}
     run = Run(out, steps, seed, pools, rendered)
-    for name in [name for name in STEPS if name in names]:
+    for name in [name for name in STEPS if name in with_sources(names)]:
         run.teach(name)
+
+
+def with_sources(names: Sequence[str]) -> set[str]:
+    """Models, and those that they go on from."""
+    wanted = set(names)
+    for name in names:
+        while name in FROM:
+            name = FROM[name][0]
+            wanted.add(name)
+    return wanted
 
 
 def main(argv: Sequence[str] | None = None) -> int:
