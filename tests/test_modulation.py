@@ -195,9 +195,10 @@ def test_background_clear_takes_the_objects_words_from_pixels_of_no_object_and_n
     torch.testing.assert_close(cleared[2], SIM[2] * (1 - weight), atol=2e-6, rtol=0)  # a region without words loses all
 
 
+@pytest.mark.parametrize("power", [5.0, 0.0])
 @pytest.mark.parametrize("name", list(m.PRESETS))
-def test_told_weights_are_those_of_the_plan(name):
-    config = m.modulation(name, start=0.1, end=0.4)
+def test_told_weights_are_those_of_the_plan(name, power):
+    config = m.modulation(name, start=0.1, end=0.4, power=power)
     told = m.region_weights(toy()[0], config, (2, 2))
     layer = m.plan(toy(), (2, 2), 5, config)
     for i, pixel in enumerate((0, 2)):  # book, pen
