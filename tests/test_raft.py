@@ -84,12 +84,13 @@ def test_choice():
         found(keep=0.95)
 
 
-def test_loss_is_the_noise_error_on_winners():
+@pytest.mark.parametrize("clean", [0.0, 0.4])
+def test_loss_is_the_error_on_winners(clean):
     model = TinyTrainee()
     winners = [Winner(p, torch.randn(model.shape), (float(i),)) for i, p in enumerate(PROMPTS)]
-    settings = RaftSettings(**{**vars(SMALL), "dropout": 0.5, "low": 0.2, "high": 0.9})
+    settings = RaftSettings(**{**vars(SMALL), "dropout": 0.5, "low": 0.2, "high": 0.9, "clean": clean})
     found = raft_loss(model, winners, settings, 7, range(4))
-    total, dropped, levels = 0.0, 0, []
+    total, dropped, levels, weights = 0.0, 0, [], []
     for row in range(4):
         key = (settings.seed, "raft step", 7, row)
         winner = winners[seed_of(*key, "which") % 3]
@@ -101,8 +102,12 @@ def test_loss_is_the_noise_error_on_winners():
         noise = noise_like(model, [(*key, "noise")])
         x = rung.signal * winner.latent + rung.noise * noise
         eps = model.eps(x, rung.name, model.condition(["" if empty else winner.prompt]))
-        total += float((eps - noise).pow(2).mean().detach()) / 4
+        ratio = rung.signal / rung.noise  # an error of the noise is an error of the clean picture over this ratio
+        weights.append(min(1.0, clean * ratio**2) / ratio**2 if clean else 1.0)
+        total += weights[-1] * float((eps - noise).pow(2).mean().detach()) / 4
     assert float(found.detach()) == pytest.approx(total, abs=1e-5)
+    if clean:  # both sides of the bound
+        assert max(weights) == pytest.approx(clean) and min(weights) < 0.5 * clean
     assert all(0.2 + 0.7 * i / 4 <= share < 0.2 + 0.7 * (i + 1) / 4 for i, share in enumerate(levels))
 
 
@@ -166,6 +171,7 @@ def test_a_reward_that_is_no_number(tmp_path):
         ({"rounds": 0}, "rounds is 0"),
         ({"low": 0.9, "high": 0.1}, "shares in order"),
         ({"rate": 2.0}, "learning rate is 2.0"),
+        ({"clean": -1.0}, "clean is -1.0"),
     ],
 )
 def test_settings_that_cannot_be(change, words):

@@ -39,7 +39,8 @@ class RaftSettings:
     out, because they teach nothing (0 keeps all).
     draw_steps, draw_cfg: of DDIM. draw_batch: pictures at once. steps: optimiser steps of each round. batch: winners a
     step over all processes. dropout: share of empty captions. low, high: range of noise levels in training, shares of
-    the schedule. Others as in ``ReflSettings``.
+    the schedule. clean: 0 for the usual noise error; above, the error of the clean picture, weighted by min(1, clean *
+    signal^2 / noise^2), which counts the noisy levels where a picture's plan is made. Others as in ``ReflSettings``.
     """
 
     rounds: int = 1
@@ -56,6 +57,7 @@ class RaftSettings:
     dropout: float = 0.1
     low: float = 0.0
     high: float = 1.0
+    clean: float = 0.0
     rate: float = 1e-4
     warm: int = 0
     clip: float = 1.0
@@ -81,6 +83,8 @@ class RaftSettings:
             )
         if not 0 < self.rate < 1:
             raise InterplayError(f"The learning rate is {self.rate}; 1e-4 is a good start for a LoRA.")
+        if not self.clean >= 0:
+            raise InterplayError(f"clean is {self.clean}; give 0 for the noise error, or a weight such as 20.")
         if not 0 < self.best <= 1 or not 0 <= self.dropout < 1 or not 0 <= self.low < self.high <= 1:
             raise InterplayError("Give shares in order: 0 < best <= 1, 0 <= dropout < 1, 0 <= low < high <= 1.")
 
@@ -172,7 +176,7 @@ def _draw_part(
 def raft_loss(
     model: Trainee, winners: Sequence[Winner], settings: RaftSettings, number: int, rows: Sequence[int]
 ) -> Tensor:
-    """The noise error on winners, each at a noise level of its own; see ``Trainee.random_rung``."""
+    """The error on winners, each at a noise level of its own; see ``RaftSettings.clean``."""
     keys = [(settings.seed, "raft step", number, row) for row in rows]
     picked = [winners[seed_of(*key, "which") % len(winners)] for key in keys]
     dropped = [seed_of(*key, "drop") % 10_000 < settings.dropout * 10_000 for key in keys]
@@ -184,8 +188,11 @@ def raft_loss(
     noise = noise_like(model, [(*key, "noise") for key in keys])
     clean = torch.stack([winner.latent for winner in picked]).to(noise.device)
     x = rung.signal * clean + rung.noise * noise
-    found = noise_of(x, model.denoise(x, rung, model.condition(texts)), rung)
-    return F.mse_loss(found.float(), noise.float())
+    found = model.denoise(x, rung, model.condition(texts))
+    if not settings.clean:
+        return F.mse_loss(noise_of(x, found, rung).float(), noise.float())
+    weight = (settings.clean * (rung.signal / rung.noise) ** 2).clamp(max=1.0)
+    return (weight * (found.float() - clean.float()).square()).mean()
 
 
 @dataclass(frozen=True)
