@@ -602,7 +602,7 @@ def test_the_workflow_and_the_command_train_alike():
     names = {"rate": "learning_rate", "eta": "contrast", "anchor_every": "look_every", "watch_every": "look_every"}
     preset = PRESETS["pixelworld"]
     apart = {key for key in preset if found.get(names.get(key, key)) != preset[key]}
-    assert apart == {"warm", "calibrate"}  # the node has no widgets for these
+    assert apart == {"calibrate"}  # the node has no widget for it
 
 
 # --- the training ground ----------------------------------------------------------------------------------------------
