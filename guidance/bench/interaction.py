@@ -184,7 +184,7 @@ KNOWN: dict[str, dict[str, Any]] = {
     "layout by rule": {"layout": "rule"},
     "layout by the world's rules": {"layout": "world rule"},
     "layout from attention": {"layout": "attention"},
-    "layout by rule at attention": {"layout": "world rule at attention"},
+    "layout by rule at attention": {"layout": "world rule at attention", "start": 0.04, "end": 0.13},
     "SHY + layout": {"layout": "world rule", "guide": _SHY},
     "SHY + boxes": {"layout": "world", "guide": _SHY},
     "SHY + layout term": {"layout": "world rule", "fusers": False, "guide": _BOTH},
