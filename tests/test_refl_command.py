@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 
 import pytest
 import torch
 from interplay.cli import main
+from interplay.errors import InterplayError
 from interplay.guidance.hosts.diffusers.pixelworld import load_pixelworld
 from interplay.guidance.training import raft_command, refl_command
 from interplay.guidance.training.lora import applied, load
 from interplay.guidance.training.raft import RaftSettings
 from interplay.guidance.training.refl import ReflSettings
-from interplay.guidance.training.refl_options import pixelworld_prompts
+from interplay.guidance.training.refl_options import pixelworld_prompts, training_prompts
 
 PROMPT = "a red robot carrying a blue box"
 COMMON = ("--watch-count", "2", "--steps", "2", "--rank", "2", "--validate-every", "1", "--validate-steps", "2")
@@ -61,3 +63,13 @@ def test_trained_prompts_hold_nothing_out_and_are_not_those_of_the_proof():
     assert len(set(trained)) == 256 and not any(map(says_held_out, trained))
     for name in ("actions", "actions held out", "two objects held out"):
         assert not set(trained) & set(PROMPT_SETS[name](128, 0)), name
+
+
+def test_prompts_of_a_file_from_any_editor(tmp_path):
+    for name, text in (("bom.txt", "\ufeffa cat\r\n\r\na dog\r\n"), ("plain.txt", "a cat\n  a dog\n")):
+        (tmp_path / name).write_bytes(text.encode("utf-8"))
+        arguments = argparse.Namespace(prompts=tmp_path / name, model="pixelworld")
+        assert training_prompts(arguments) == ["a cat", "a dog"]
+    (tmp_path / "bad.txt").write_bytes(b"\xff\xfea\x00")
+    with pytest.raises(InterplayError, match="UTF-8"):
+        training_prompts(argparse.Namespace(prompts=tmp_path / "bad.txt", model="pixelworld"))

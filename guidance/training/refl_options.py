@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...errors import InterplayError
+from ..bench.protocol_data import prompts_of_file
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -111,17 +112,6 @@ def open_trainee(args: argparse.Namespace, seed: int) -> Any:
     return kind(pipeline, inject(pipeline.unet, args.rank, targets=args.targets, seed=seed), args.size)
 
 
-def read_prompts(file: Path) -> list[str]:
-    """One prompt a line; empty lines are left out."""
-    try:
-        found = [line.strip() for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise InterplayError(f"The prompts in {file} cannot be read ({error}); give a text file.") from error
-    if not found:
-        raise InterplayError(f"There are no prompts in {file}; write one a line.")
-    return found
-
-
 def pixelworld_prompts(count: int, seed: int) -> list[str]:
     """Prompts without held-out combinations: actions and pairs in turn."""
     from ..pixelworld.world import PROMPT_SETS
@@ -134,7 +124,7 @@ def pixelworld_prompts(count: int, seed: int) -> list[str]:
 def training_prompts(args: argparse.Namespace) -> list[str]:
     """Those to train on."""
     if args.prompts is not None:
-        return read_prompts(args.prompts)
+        return prompts_of_file(args.prompts)
     if args.model != PIXELWORLD:
         raise InterplayError("Name the prompts to train on with --prompts FILE, one a line.")
     return pixelworld_prompts(args.prompt_count, TRAIN_SEED)
@@ -143,7 +133,7 @@ def training_prompts(args: argparse.Namespace) -> list[str]:
 def watch_prompts(args: argparse.Namespace, trained: Sequence[str]) -> list[str]:
     """Those set apart; without a file the last eighth of the training prompts, PixelWorld's own where it has them."""
     if args.watch_prompts is not None:
-        return read_prompts(args.watch_prompts)
+        return prompts_of_file(args.watch_prompts)
     if args.model == PIXELWORLD and args.prompts is None:
         known = set(trained)
         return [p for p in pixelworld_prompts(2 * args.watch_count, WATCH_SEED) if p not in known][: args.watch_count]
