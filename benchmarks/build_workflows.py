@@ -1132,7 +1132,8 @@ Needs no download: model and interaction layers are part of the pack. The same s
 2. with boxes that *Interaction Layout* finds by rule: change *method*, or copy the text below and correct it;
 3. with boxes that the run's own first steps show.
 
-The seed was chosen: by rule all four are right, plainly one. Averages are in docs/interaction.md. SHY's guidance can go on top: put *Contrast/Link Guidance* before a sampler.
+The seed was chosen: by rule all four are right, plainly one. Averages are in docs/interaction.md.
+SHY's guidance can go on top: put *Contrast/Link Guidance* before a sampler.
 """
 
 
