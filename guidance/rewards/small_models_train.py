@@ -41,8 +41,8 @@ STEPS = {
     "blip2-caption": 1200,
     "blip-itm": 500,
     "blip-vqa": 400,
-    "blip2-itm": 350,
-    "clip": 150,
+    "blip2-itm": 1200,
+    "clip": 2400,
 }
 FROM = {  # words are learned by writing, binding by matching: what goes on from what, by the beginnings of names
     "blip-itm": ("blip-caption", {"text_decoder.bert.": "text_encoder."}),
