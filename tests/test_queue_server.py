@@ -101,8 +101,10 @@ def test_a_workflow_that_comfyui_refuses_is_told_with_node_and_input(
 
 
 def test_stopping_takes_only_its_own_runs_out_of_the_queue(server: ComfyServer, tmp_path: Path) -> None:
-    command = [sys.executable, "-c", f"import sys; sys.path.insert(0, {str(ROOT / 'tests')!r}); import conftest; "
-               "from interplay import cli; sys.exit(cli.main(sys.argv[1:]))"]  # fmt: skip
+    # Where the tests run in a shell's background SIGINT is ignored, and children would inherit that.
+    start = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); import sys; "
+    start += f"sys.path.insert(0, {str(ROOT / 'tests')!r}); import conftest; from interplay import cli; "
+    command = [sys.executable, "-c", f"{start}sys.exit(cli.main(sys.argv[1:]))"]
     command += ["queue", "shy_pixelworld", "--server", server.url, "--out", str(tmp_path), "--count", "40"]
     process = subprocess.Popen([*command, "--set", "KSampler.steps=400"], stderr=subprocess.PIPE, env=os.environ)
     limit = time.monotonic() + 120
