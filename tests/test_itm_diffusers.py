@@ -13,6 +13,7 @@ from interplay.guidance.hosts.diffusers.itm import _groups, bind, encode, itm_sc
 from interplay.guidance.hosts.diffusers.models import random_pipeline  # noqa: E402
 from interplay.guidance.rewards.itm_settings import itm_preset  # noqa: E402
 from PIL import Image  # noqa: E402
+from tiny_sdxl import tiny_sdxl  # noqa: E402
 
 ONE = {"prune": False, "stop": 0.0}
 
@@ -95,25 +96,7 @@ def test_other_pipelines_are_refused(pipeline):
 
 
 def test_sdxl_is_told_its_text_and_size():
-    from diffusers import AutoencoderKL, EulerDiscreteScheduler, StableDiffusionXLPipeline, UNet2DConditionModel
-    from interplay.guidance.pixelworld import weights_dir
-    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
-
-    torch.manual_seed(0)
-    unet = UNet2DConditionModel(
-        sample_size=16, cross_attention_dim=64, block_out_channels=(16, 32), norm_num_groups=8, attention_head_dim=2,
-        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"), up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
-        addition_embed_type="text_time", addition_time_embed_dim=8, projection_class_embeddings_input_dim=80,
-    )  # fmt: skip
-    vae = AutoencoderKL(block_out_channels=(8, 8, 8, 8), down_block_types=("DownEncoderBlock2D",) * 4,
-                        up_block_types=("UpDecoderBlock2D",) * 4, norm_num_groups=4, sample_size=128)  # fmt: skip
-    config = CLIPTextConfig(hidden_size=32, intermediate_size=64, projection_dim=32, num_hidden_layers=2,
-                            num_attention_heads=2, vocab_size=49408)  # fmt: skip
-    tokenizer = CLIPTokenizer.from_pretrained(str(weights_dir() / "tokenizer"))
-    xl = StableDiffusionXLPipeline(
-        vae, CLIPTextModel(config), CLIPTextModelWithProjection(config), tokenizer, tokenizer, unet,
-        EulerDiscreteScheduler(beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012),
-    )  # fmt: skip
+    xl = tiny_sdxl()
     found = bind(xl, ["a red cat", ""], (128, 128))
     clean = torch.randn(2, 4, 16, 16, generator=torch.Generator().manual_seed(1))
     level = found.level(400.0)
@@ -121,7 +104,7 @@ def test_sdxl_is_told_its_text_and_size():
     embeds, _, pooled, _ = xl.encode_prompt("a red cat", device="cpu", do_classifier_free_guidance=False)
     sizes = torch.tensor([[128.0, 128.0, 0.0, 0.0, 128.0, 128.0]]).expand(2, -1)
     with torch.no_grad():
-        eps = unet(clean, 400, embeds.expand(2, -1, -1),
+        eps = xl.unet(clean, 400, embeds.expand(2, -1, -1),
                    added_cond_kwargs={"text_embeds": pooled.expand(2, -1), "time_ids": sizes}).sample  # fmt: skip
     torch.testing.assert_close(red, (clean - level.noise * eps) / level.signal, rtol=1e-4, atol=1e-4)
     assert not torch.allclose(red, empty)

@@ -6,11 +6,11 @@ import pytest
 import torch
 from interplay.guidance.hosts.diffusers.pixelworld import load_pixelworld
 from interplay.guidance.hosts.diffusers.refl import PipelineTrainee
-from interplay.guidance.pixelworld import weights_dir
 from interplay.guidance.training.lora import inject
 from interplay.guidance.training.refl import ReflSettings, refl_losses
 from interplay.guidance.training.refl_model import twice_instead_of_kept
 from interplay.guidance.training.refl_rewards import GradientReward
+from tiny_sdxl import tiny_sdxl
 from torch import Tensor
 
 PROMPTS = ("a red robot carrying a blue box", "a green cat")
@@ -26,29 +26,9 @@ def redness(pictures: Tensor, prompts: object) -> Tensor:
 REWARD = GradientReward("red above", 1.0, redness)
 
 
-def sdxl():
-    from diffusers import AutoencoderKL, EulerDiscreteScheduler, StableDiffusionXLPipeline, UNet2DConditionModel
-    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
-
-    torch.manual_seed(0)
-    unet = UNet2DConditionModel(
-        sample_size=16, cross_attention_dim=64, block_out_channels=(16, 32), norm_num_groups=8, attention_head_dim=2,
-        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"), up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
-        addition_embed_type="text_time", addition_time_embed_dim=8, projection_class_embeddings_input_dim=80,
-    )  # fmt: skip
-    vae = AutoencoderKL(block_out_channels=(8, 8, 8, 8), down_block_types=("DownEncoderBlock2D",) * 4,
-                        up_block_types=("UpDecoderBlock2D",) * 4, norm_num_groups=4, sample_size=128)  # fmt: skip
-    config = CLIPTextConfig(hidden_size=32, intermediate_size=64, projection_dim=32, num_hidden_layers=2,
-                            num_attention_heads=2, vocab_size=49408)  # fmt: skip
-    tokenizer = CLIPTokenizer.from_pretrained(str(weights_dir() / "tokenizer"))
-    texts = CLIPTextModel(config), CLIPTextModelWithProjection(config)
-    scheduler = EulerDiscreteScheduler(beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012)
-    return StableDiffusionXLPipeline(vae.eval(), *texts, tokenizer, tokenizer, unet.eval(), scheduler)
-
-
 def trainee(name: str) -> PipelineTrainee:
     """With a LoRA that is under way, so that both matrices of each layer have a gradient."""
-    pipeline = sdxl() if name == "sdxl" else load_pixelworld()
+    pipeline = tiny_sdxl() if name == "sdxl" else load_pixelworld()
     model = PipelineTrainee(pipeline, inject(pipeline.unet, 4, seed=1))
     generator = torch.Generator().manual_seed(2)
     with torch.no_grad():

@@ -8,12 +8,12 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 from refl_processes import run
+from two_processes import LAUNCH
 
 pytest.importorskip("accelerate")
 TESTS = Path(__file__).parent
@@ -21,20 +21,9 @@ TESTS = Path(__file__).parent
 
 @pytest.mark.parametrize("kind", ["refl", "raft"])
 def test_two_processes_train_as_one(tmp_path, kind):
-    launch = [
-        sys.executable,
-        "-m",
-        "accelerate.commands.launch",
-        "--multi_gpu",
-        "--num_processes",
-        "2",
-        "--num_machines",
-        "1",
-    ]
-    options = ["--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(TESTS)}
     script = [str(TESTS / "refl_processes.py"), kind, str(tmp_path / "two")]
-    done = subprocess.run([*launch, *options, *script], capture_output=True, text=True, env=environment, timeout=300)
+    done = subprocess.run([*LAUNCH, *script], capture_output=True, text=True, env=environment, timeout=300)
     assert done.returncode == 0, done.stderr[-2000:]
     try:
         one = run(kind, tmp_path / "one")

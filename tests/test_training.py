@@ -20,6 +20,7 @@ from interplay.guidance.training.drawing import plot  # noqa: E402
 from interplay.guidance.training.learner import Levels, errors  # noqa: E402
 from interplay.guidance.training.tripwire import Tripwire  # noqa: E402
 from training_world import World  # noqa: E402
+from two_processes import LAUNCH  # noqa: E402
 
 SLOW_LIMIT = {"validate_every": 10**6, "save_every": 10**6}
 
@@ -376,18 +377,7 @@ def test_two_processes_make_the_update_of_one(objective, tmp_path: Path):
     script.write_text(WORKER.format(tests=str(Path(__file__).parent), objective=objective))
     one, two = tmp_path / "one", tmp_path / "two"
     subprocess.run([sys.executable, script, one], check=True, capture_output=True, timeout=300)
-    launch = [
-        sys.executable,
-        "-m",
-        "accelerate.commands.launch",
-        "--multi_gpu",
-        "--num_processes",
-        "2",
-        "--num_machines",
-        "1",
-    ]
-    launch += ["--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]
-    subprocess.run([*launch, script, two], check=True, capture_output=True, timeout=300)
+    subprocess.run([*LAUNCH, script, two], check=True, capture_output=True, timeout=300)
     assert {p.name for p in two.glob("process*")} == {"process 0", "process 1"}
     a, b = lora.load(one / "lora.safetensors"), lora.load(two / "lora.safetensors")
     moved = max(float(v.abs().max()) for k, v in a.items() if "lora_up" in k)
