@@ -106,6 +106,7 @@ def test_stopping_takes_only_its_own_runs_out_of_the_queue(server: ComfyServer, 
     start += f"sys.path.insert(0, {str(ROOT / 'tests')!r}); import conftest; from interplay import cli; "
     command = [sys.executable, "-c", f"{start}sys.exit(cli.main(sys.argv[1:]))"]
     command += ["queue", "shy_pixelworld", "--server", server.url, "--out", str(tmp_path), "--count", "40"]
+    known = set(server.get("/history"))
     process = subprocess.Popen([*command, "--set", "KSampler.steps=400"], stderr=subprocess.PIPE, env=os.environ)
     limit = time.monotonic() + 120
     while len(server.get("/queue")["queue_pending"]) < 1 and time.monotonic() < limit:
@@ -116,5 +117,7 @@ def test_stopping_takes_only_its_own_runs_out_of_the_queue(server: ComfyServer, 
     _, error = process.communicate(timeout=60)
     assert process.returncode == 130 and b"interrupted" in error and b"Traceback" not in error
     assert server.wait(answer["prompt_id"])["status"]["status_str"] == "success"
+    done = {id: entry["status"]["status_str"] for id, entry in server.get("/history").items() if id not in known}
+    assert [id for id, status in done.items() if status == "success"] == [answer["prompt_id"]], done
     left = server.get("/queue")
     assert not left["queue_running"] and not left["queue_pending"]
