@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,7 @@ from interplay.cli import main as interplay
 from interplay.guidance.hosts.diffusers.pixelworld import load_pixelworld
 from interplay.guidance.hosts.diffusers.training import PipelineLearner
 from interplay.guidance.pixelworld.world import PROMPT_SETS
-from interplay.guidance.training.lora import load
+from interplay.guidance.training.lora import applied, load
 from interplay.guidance.training.objectives import OBJECTIVES
 from interplay.guidance.training.pixelworld import HELD_OUT, told_pairs, verdicts
 
@@ -46,11 +47,17 @@ def measure(lora: Path | None, seed: int, args: argparse.Namespace) -> dict[str,
     if len(figures) == len(COLUMNS):
         return figures
     model = PipelineLearner(load_pixelworld())
-    if lora is not None:
-        model.lora.take(load(lora))
+    with applied(model.pipeline.unet, load(lora)) if lora else nullcontext():
+        return completed(model, seed, args, file, figures)
+
+
+def completed(
+    model: PipelineLearner, seed: int, args: argparse.Namespace, file: Path, figures: dict[str, list[float]]
+) -> dict[str, list[float]]:
+    """What is not among the figures of the model yet."""
     if "text" not in figures:
-        found = told_pairs(model, args.pairs, seed)
-        figures |= {name: [float(hit) for hit in hits] for name, hits in found.items()}
+        told = told_pairs(model, args.pairs, seed)
+        figures |= {name: [float(hit) for hit in hits] for name, hits in told.items()}
         file.write_text(json.dumps(figures))
     for name in HELD_OUT:
         if name not in figures:

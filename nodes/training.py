@@ -7,7 +7,7 @@ from typing import Any
 from comfy_api.latest import io
 
 from ..guidance.hosts.comfyui.training import MAKERS, SOURCES, Wishes, caption_set, train_lora
-from ..guidance.training.contrast import ContrastSettings
+from ..guidance.training.contrast import CONTRAST_SPACES, ContrastSettings
 from ..guidance.training.lora import TARGETS
 from ..guidance.training.objectives import OBJECTIVES
 from .types import CATEGORY, CaptionsType
@@ -274,6 +274,71 @@ class NegativeLoRATrainer(io.ComfyNode):
                     optional=True,
                     tooltip="Find out first which negatives are active and train those alone; off is faster where most "
                     "of them are, as in PixelWorld.",
+                ),
+                io.Float.Input(
+                    "contrast_from",
+                    default=0.0,
+                    min=0.0,
+                    max=0.99,
+                    step=0.05,
+                    optional=True,
+                    tooltip="Negatives count only where there is more noise than this: who acts on whom is decided in "
+                    "the noisy steps.",
+                ),
+                io.Float.Input(
+                    "contrast_until",
+                    default=1.0,
+                    min=0.05,
+                    max=1.0,
+                    step=0.05,
+                    optional=True,
+                    tooltip="Share of the run in which negatives count. In the rest plain fine-tuning heals what they "
+                    "pushed aside: 0.6 draws better than 1.",
+                ),
+                io.Float.Input(
+                    "contrast_rest",
+                    default=0.0,
+                    min=0.0,
+                    max=2.0,
+                    step=0.01,
+                    optional=True,
+                    tooltip="Negatives rest while the error under the right caption is above so many times the frozen "
+                    "model's, such as 1.03; 0 = never.",
+                ),
+                io.Combo.Input(
+                    "contrast_space",
+                    options=list(CONTRAST_SPACES),
+                    default="same",
+                    optional=True,
+                    tooltip="same: the lead over negatives is measured like the other errors. clean: as an error of "
+                    "the clean picture, which has about one size at all noisy steps.",
+                ),
+                io.Float.Input(
+                    "lean",
+                    default=1.0,
+                    min=0.1,
+                    max=4.0,
+                    step=0.05,
+                    optional=True,
+                    tooltip="Below 1 more of the training is at high noise; 1 = even.",
+                ),
+                io.Float.Input(
+                    "snr_power",
+                    default=1.0,
+                    min=0.05,
+                    max=1.0,
+                    step=0.05,
+                    optional=True,
+                    tooltip="Of min-SNR weighting: below 1 noisy steps count more. Has no effect where min_snr is 0.",
+                ),
+                io.Float.Input(
+                    "clip_norm",
+                    default=1.0,
+                    min=0.0,
+                    max=100.0,
+                    step=0.01,
+                    optional=True,
+                    tooltip="Longest gradient; longer ones are cut. 0 = never.",
                 ),
             ],
             outputs=[

@@ -192,6 +192,70 @@ def test_looking_first_and_not_looking_make_the_same_step(world: World):
             torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-7)
 
 
+def test_where_and_when_negatives_count(world: World):
+    """Above a noise level, in the first share of the run: elsewhere a step is the right caption and the anchor."""
+    data, k = world.material(), constants(margin=0.3)
+    with torch.no_grad():
+        for p in world.parameters():
+            p.add_(0.02 * torch.randn(p.shape, generator=torch.Generator().manual_seed(1)))
+    s = settings(steps=10, contrast_from=0.5, contrast_until=0.4)
+    batch = contrast.make_batch(world, data, s, "train", 3, range(8))
+    assert batch.has.tolist() == [u >= 0.5 for u in batch.levels.name.tolist()] and 0 < int(batch.has.sum()) < 8
+
+    def errors_of(number: int) -> dict[str, torch.Tensor]:
+        b = contrast.make_batch(world, data, s, "train", number, range(8))
+        texts = {"c": b.captions, "n": b.negatives, "u": [""] * 8}
+        found = {name: errors(value, b.clean, b.levels) for name, value in contrast.predict(world, b, texts).items()}
+        with torch.no_grad(), world.adapter_off():
+            still = contrast.predict(world, b, {"u": [""] * 8})["u"]
+        moved = contrast.predict(world, b, {"u": [""] * 8})["u"]
+        return {**found, "anchor": errors(moved, still, b.levels), "has": b.has}
+
+    for number in (3, 4):
+        e = errors_of(number)
+        hinge = torch.relu(0.3 - (e["n"] - e["c"])) * e["has"] * (number < 4)
+        got = contrast.step_losses(world, data, s, k, number, range(8))
+        assert float(got.loss) == pytest.approx(float((e["c"] + hinge + e["anchor"]).mean()), rel=1e-4)
+        assert ("L_n" in got.figures) == (number < 4)
+
+
+def test_weights_of_the_error_and_of_the_contrast(world: World):
+    """min(SNR, gamma)^power / SNR on the error of the noise; the contrast as an error of the clean picture."""
+    data, k = world.material(), constants(margin=0.3)
+    s = settings(min_snr=5.0, snr_power=0.5, contrast_space="clean", lean=0.5, tripwire=False)
+    batch = contrast.make_batch(world, data, s, "train", 1, range(8))
+    even = contrast.make_batch(world, data, settings(), "train", 1, range(8)).levels.name
+    torch.testing.assert_close(batch.levels.name, 0.1 + 0.8 * ((even - 0.1) / 0.8).sqrt())
+    a, noise = batch.levels.signal.flatten(), batch.levels.noise.flatten()
+    snr = (a / noise) ** 2
+    raw = {
+        name: (value - batch.clean).square().flatten(1).mean(1)
+        for name, value in contrast.predict(world, batch, {"c": batch.captions, "n": batch.negatives}).items()
+    }
+    l_c = raw["c"] * snr * snr.clamp(max=5).sqrt() / snr
+    want = l_c + torch.relu(0.3 - (raw["n"] - raw["c"]))  # the LoRA is new, so the anchor is 0
+    got = contrast.step_losses(world, data, s, k, 1, range(8))
+    assert float(got.loss) == pytest.approx(float(want.mean()), rel=1e-4)
+    found = contrast.calibrate(world, data, s)
+    b = contrast.make_batch(world, data, s, "calibrate", 0, range(8))
+    first = contrast.predict(world, b, {"c": b.captions, "n": b.negatives})
+    gaps = [(v - b.clean).square().flatten(1).mean(1) for v in (first["n"], first["c"])]
+    one = contrast.calibrate(world, data, replace(s, calibrate=8))
+    assert one.mean == pytest.approx(float((gaps[0] - gaps[1]).mean()), rel=1e-3) and found.spread > 0
+
+
+def test_a_lead_beyond_the_margin_is_worth_no_more_and_a_smaller_error_is(world: World, tmp_path: Path):
+    run(world, tmp_path, steps=2)
+    job = trainer.Job(world, world.lora, world.material())
+    made = trainer.Run(tmp_path / "b", {}, world.parameters(), 1e-3, 1.0, 0, 0.0, False)
+    made.state.notes["constants"] = {**vars(constants(margin=0.1, spread=0.1)), "rho": 0.5, "clip": 1.0}
+    one = trainer._Trainer(job, settings(), made, *world.material().split(0.1, 32, 0))
+    first = {"step": 0, "wins": 0.5, "margin": 0.2, "held_out_L_c": 0.2}
+    made.state.notes["validations"] = [first]
+    much, more = ({**first, "margin": margin} for margin in (1.0, 9.0))
+    assert one.worth(first) < one.worth(much) == one.worth(more) < one.worth({**much, "held_out_L_c": 0.19})
+
+
 def test_anchor_and_tripwire_cost_nothing_on_the_steps_between(world: World):
     """Rows that the network sees: captions and negatives; every fourth step the empty caption and the frozen two."""
     data, k = world.material(), constants()

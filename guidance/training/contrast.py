@@ -7,36 +7,43 @@ same however many processes share it.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from ...errors import InterplayError
-from .learner import SPACES, Learner, Levels, errors
+from .learner import SPACES, Learner, Levels
 from .objectives import OBJECTIVES, Constants, Mean, Terms, active, calibrated, check_clip, loss
 from .records import Record
 from .refl_model import seed_of
+
+CONTRAST_SPACES = ("same", "clean")
 
 
 @dataclass(frozen=True)
 class ContrastSettings:
     """Settings of a run.
 
-    objective: one of OBJECTIVES. steps: optimiser steps; batch: pictures a step over all processes; micro: of these at
-    once in each (0: all). rate: AdamW's, reached after ``warm`` steps; over the last share ``fade`` of the run it
-    falls to zero. k: margin = mean + k spreads of the frozen
-    model's L_n - L_c, measured on ``calibrate`` samples. eta, kappa, rho: weights of hinge, anchor and L_c
-    (softneg_guarded). clip: lambda. anchor_every: steps from anchor to anchor, which weighs as many times as much.
-    watch_every: steps from one look of the tripwire to the next (eq. 2 is watched at every step). look_first: negatives
-    run once without a graph, and only the active ones again with one: saves time where under a third of them are
-    active, and costs time where nearly all are. dropout: share of empty captions (``noneg``). low, high: range of the
-    noise axis, 0 clean, 1 pure noise. min_snr: gamma of min-SNR weighting, 0 for none. space: errors of what the model
-    predicts ("native") or of the noise ("eps"). ema: decay of the average that is handed out (0: none). checkpoint: run
-    blocks twice instead of keeping them. tripwire: see there. held_out: share of the records that are only validated
-    on; draws: noises for each of at most ``held_out_most`` of them. patience: validations without a better one until
-    the run ends (0: never).
+    objective: one of OBJECTIVES. steps: optimiser steps; batch: pictures a step over all processes; micro: of these
+    at once in each (0: all). rate: AdamW's, reached after ``warm`` steps; over the last share ``fade`` of the run
+    it falls to zero. k: margin = mean + k spreads of the frozen model's L_n - L_c, measured on ``calibrate``
+    samples. eta, kappa, rho: weights of hinge, anchor and L_c (softneg_guarded). clip: lambda. anchor_every: steps
+    from anchor to anchor, which weighs as many times as much. watch_every: steps from one look of the tripwire to
+    the next (eq. 2 is watched at every step). look_first: negatives run once without a graph, and only the active
+    ones again with one: saves time where under a third of them are active, and costs time where nearly all are.
+    dropout: share of empty captions (``noneg``). low, high: range of the noise axis, 0 clean, 1 pure noise; lean:
+    below 1 more of the pictures are noisy (share low + (high - low) v^lean of an even v). min_snr: gamma of min-SNR
+    weighting, 0 for none; snr_power: the weight is min(SNR, gamma)^snr_power / SNR. space: errors of what the model
+    predicts ("native") or of the noise ("eps"). contrast_from: negatives count at noise above this share only;
+    contrast_until: and only in this first share of the run, what is left of it heals what they pushed aside;
+    contrast_rest: they also rest while the tripwire sees L_c above so many times the frozen model's (0: never);
+    contrast_space: L_n - L_c of the hinge and of the preference is measured like the other errors ("same"), or as
+    an error of the clean picture ("clean"), which has about the same size at all high noise. ema: decay of the
+    average that is handed out (0: none). checkpoint: run blocks twice instead of keeping them. tripwire: see there.
+    held_out: share of the records that are only validated on; draws: noises for each of at most ``held_out_most``
+    of them. patience: validations without a better one until the run ends (0: never).
     """
 
     objective: str = "contrast_hinge"
@@ -59,8 +66,14 @@ class ContrastSettings:
     dropout: float = 0.1
     low: float = 0.1
     high: float = 0.9
+    lean: float = 1.0
     min_snr: float = 0.0
+    snr_power: float = 1.0
     space: str = "native"
+    contrast_from: float = 0.0
+    contrast_until: float = 1.0
+    contrast_rest: float = 0.0
+    contrast_space: str = "same"
     ema: float = 0.0
     checkpoint: bool = False
     tripwire: bool = True
@@ -86,6 +99,21 @@ class ContrastSettings:
             raise InterplayError(f"The learning rate is {self.rate}; 1e-4 is a good start for a LoRA.")
         if not 0 < self.low < self.high < 1 or not 0 <= self.dropout < 1 or not 0 <= self.held_out < 1:
             raise InterplayError("Give shares in order: 0 < low < high < 1, 0 <= dropout < 1, 0 <= held_out < 1.")
+        if not 0 < self.lean <= 4 or not 0 < self.snr_power <= 1:
+            raise InterplayError(
+                f"lean is {self.lean} and snr_power {self.snr_power}; give more than 0, and at most 4 and at most 1."
+            )
+        if not 0 <= self.contrast_from < self.high or not 0 < self.contrast_until <= 1:
+            raise InterplayError(
+                f"Negatives from {self.contrast_from} of the noise and until {self.contrast_until} of the run leave "
+                "none; give 0 <= contrast_from < high and 0 < contrast_until <= 1."
+            )
+        if self.contrast_rest and not (self.contrast_rest > 1 and self.tripwire):
+            raise InterplayError(
+                f"contrast_rest is {self.contrast_rest}; give 0, or with the tripwire a number above 1 such as 1.05."
+            )
+        if self.contrast_space not in CONTRAST_SPACES:
+            raise InterplayError(f"contrast_space is one of {', '.join(CONTRAST_SPACES)}, not '{self.contrast_space}'.")
         if not 0 <= self.fade <= 1:
             raise InterplayError(f"fade is {self.fade}; give the share of the run, 0 to 1, in which the rate falls.")
         if not 0 <= self.ema < 1:
@@ -134,7 +162,9 @@ class Material:
 
 @dataclass(frozen=True)
 class Batch:
-    """Rows of one step. has: which rows have a negative (the others repeat their caption there)."""
+    """Rows of one step. has: which rows have a negative that counts at their noise (the others repeat their caption
+    there, or have one that is not used); weight: of the record.
+    """
 
     clean: Tensor
     noise: Tensor
@@ -148,6 +178,10 @@ class Batch:
     def noised(self) -> Tensor:
         """x at the batch's levels."""
         return self.levels.signal * self.clean + self.levels.noise * self.noise
+
+    def without(self) -> Batch:
+        """The same where no negative counts."""
+        return replace(self, has=torch.zeros_like(self.has))
 
 
 def make_batch(
@@ -165,7 +199,8 @@ def make_batch(
         records.append(record)
         latents.append(data.latents[int(order[place])])
         g = _generator(s.seed, what, number, row)
-        shares.append(s.low + (s.high - s.low) * (row % total + float(torch.rand((), generator=g))) / total)
+        even = (row % total + float(torch.rand((), generator=g))) / total
+        shares.append(s.low + (s.high - s.low) * even**s.lean)
         noise.append(torch.randn(data.latents.shape[1:], generator=g))
         pick, drop = int(torch.randint(0, 2**31, (), generator=g)), float(torch.rand((), generator=g))
         said, coin = (record.caption, *record.positives), pick >> 16  # the low bits choose the negative
@@ -175,7 +210,8 @@ def make_batch(
         negatives.append(record.negatives[pick % len(record.negatives)] if record.negatives else caption)
     device = model.device()
     weight = torch.tensor([r.weight for r in records], device=device)
-    has = torch.tensor([bool(r.negatives) for r in records], device=device)
+    told = [bool(r.negatives) and u >= s.contrast_from for r, u in zip(records, shares, strict=True)]
+    has = torch.tensor(told, device=device)
     levels = model.levels(torch.tensor(shares, device=device))
     return Batch(
         torch.stack(latents).to(device).float(), torch.stack(noise).to(device), levels, captions, negatives, has, weight
@@ -195,15 +231,17 @@ def predict(model: Learner, batch: Batch, texts: Mapping[str, Sequence[str]]) ->
 
 
 def terms(
-    model: Learner, batch: Batch, s: ContrastSettings, k: Constants, number: int, mean: Mean
+    model: Learner, batch: Batch, s: ContrastSettings, k: Constants, number: int, mean: Mean, rest: bool = False
 ) -> tuple[Terms, Tensor]:
     """The errors that the objective, and the tripwire where it looks, need in step ``number``, and which rows'
     negatives are active. The frozen model runs without a graph, and so do inactive negatives with ``s.look_first``.
     """
     kind, empty = OBJECTIVES[s.objective], [""] * len(batch.captions)
+    if rest or (s.contrast_until < 1 and number >= s.contrast_until * s.steps):  # the same on all processes
+        kind, batch = replace(kind, negatives="", needs=tuple(n for n in kind.needs if n == "u")), batch.without()
     anchored = kind.anchor and number % s.anchor_every == 0
     watched = s.tripwire and (kind.null or number % s.watch_every == 0)
-    weight = batch.levels.weight(s.space) * _min_snr(batch.levels, s)
+    weight = _weight(batch.levels, s)
     texts = {"c": batch.captions, "n": batch.negatives, "u": empty}
 
     def error(found: Tensor, target: Tensor = batch.clean) -> Tensor:
@@ -214,26 +252,30 @@ def terms(
         return predict(model, batch, chosen) if chosen else {}
 
     apart = kind.negatives == "some" and s.look_first
-    wanted = {"c"} | ({"u"} if anchored or kind.null else set()) | ({"n"} if kind.negatives and not apart else set())
+    wanted = {"c"} | ({"u"} if anchored or kind.null else set())
     own = asked(wanted)
     with torch.no_grad():
         rest = asked(({"u"} if watched else set()) - wanted | ({"n"} if apart else set()))
         with model.adapter_off():
             frozen = asked({*kind.needs, *(("c", "u") if watched else ()), *(("u",) if anchored else ())})
     found = {name: error(value) for name, value in {**rest, **own}.items()}
+    if kind.negatives and not apart:
+        found["n"] = _with_gradient(model, batch, batch.has, weight, found["c"].detach())
     reference = {f"{name}_ref": error(value) for name, value in frozen.items()}
-    on = torch.zeros_like(batch.has)
+    on, pull = torch.zeros_like(batch.has), _contrast_weight(batch.levels, s) / weight
     if "n" in found:
-        on = active(s.objective, found["c"].detach(), found["n"].detach(), batch.has, k, mean)
-    if apart and bool(on.any()):
+        on = active(s.objective, found["c"].detach(), found["n"].detach(), batch.has, k, mean, pull)
+    if apart:
         found["n"] = _with_gradient(model, batch, on, weight, found["n"])
     anchor = error(own["u"], frozen["u"]) * s.anchor_every if anchored else None
-    return Terms(has=batch.has, anchor=anchor, **found, **reference), on
+    return Terms(has=batch.has, pull=pull, anchor=anchor, **found, **reference), on
 
 
 def _with_gradient(model: Learner, batch: Batch, on: Tensor, weight: Tensor, known: Tensor) -> Tensor:
-    """L_n (B,) with a gradient in the active rows."""
+    """L_n (B,) with a gradient in the active rows; ``known`` in the others."""
     index = on.nonzero().flatten()
+    if not len(index):
+        return known
     said = model.condition([batch.negatives[i] for i in index.tolist()])
     levels = batch.levels.rows(index)
     x = levels.signal * batch.clean[index] + levels.noise * batch.noise[index]
@@ -242,10 +284,18 @@ def _with_gradient(model: Learner, batch: Batch, on: Tensor, weight: Tensor, kno
     return known.index_put((index,), again)
 
 
-def _min_snr(levels: Levels, s: ContrastSettings) -> Tensor:
-    """min(SNR, gamma) / SNR (Hang et al. 2023, arXiv 2303.09556), or ones."""
+def _weight(levels: Levels, s: ContrastSettings) -> Tensor:
+    """Of the clean picture's squared error, (B,): the space's, times min(SNR, gamma)^power / SNR (Hang et al. 2023,
+    arXiv 2303.09556, where the power is 1) or 1.
+    """
     snr = (levels.signal / levels.noise).flatten().square()
-    return snr.clamp(max=s.min_snr) / snr if s.min_snr else torch.ones_like(snr)
+    return levels.weight(s.space) * (snr.clamp(max=s.min_snr) ** s.snr_power / snr if s.min_snr else 1.0)
+
+
+def _contrast_weight(levels: Levels, s: ContrastSettings) -> Tensor:
+    """The same for L_n - L_c where two captions are held against each other."""
+    weight = _weight(levels, s)
+    return torch.ones_like(weight) if s.contrast_space == "clean" else weight
 
 
 @dataclass(frozen=True)
@@ -264,11 +314,14 @@ def step_losses(
     number: int,
     rows: Sequence[int],
     mean: Any = None,
+    rest: bool = False,
 ) -> Losses:
-    """The losses of these rows of a step. mean: of a (B,) tensor over all processes; the own rows' where None."""
+    """The losses of these rows of a step. mean: of a (B,) tensor over all processes; the own rows' where None. rest:
+    without negatives.
+    """
     over = mean or Tensor.mean
     batch = make_batch(model, data, s, "train", number, rows)
-    found, on = terms(model, batch, s, k, number, over)
+    found, on = terms(model, batch, s, k, number, over, rest)
     per_row = loss(s.objective, found, k, on) * batch.weight
     figures = {"loss": per_row.mean(), "active": on.float().mean()}
     for name in ("c", "n", "u", "c_ref", "u_ref", "anchor"):
@@ -288,13 +341,12 @@ def calibrate(model: Learner, data: Material, s: ContrastSettings) -> Constants:
             rows = list(range(number * size, min((number + 1) * size, s.calibrate)))
             batch = make_batch(model, data, s, "calibrate", 0, rows)
             texts = {"c": batch.captions, "n": batch.negatives, "u": [""] * len(rows)}
-            weight_of = _min_snr(batch.levels, s)
             found = {
-                name: errors(value, batch.clean, batch.levels, s.space) * weight_of
+                name: (value - batch.clean).square().flatten(1).mean(1)
                 for name, value in predict(model, batch, texts).items()
             }
-            gaps.append((found["n"] - found["c"])[batch.has])
-            nulls.append(found["u"] - found["c"])
+            gaps.append(((found["n"] - found["c"]) * _contrast_weight(batch.levels, s))[batch.has])
+            nulls.append((found["u"] - found["c"]) * _weight(batch.levels, s))
     if not OBJECTIVES[s.objective].negatives:
         gaps = gaps if sum(map(len, gaps)) > 1 else nulls
     elif sum(map(len, gaps)) < 2:
@@ -318,7 +370,8 @@ def held_out_margin(model: Learner, data: Material, s: ContrastSettings, k: Cons
             continue
         rows = [(i, draw) for i in keep for draw in range(s.draws)]
         g = [_generator(s.seed, "validate", first + i, draw) for i, draw in rows]
-        shares = [s.low + (s.high - s.low) * (draw + 0.5) / s.draws for _, draw in rows]
+        low = max(s.low, s.contrast_from)
+        shares = [low + (s.high - low) * (draw + 0.5) / s.draws for _, draw in rows]
         noise = torch.stack([torch.randn(part.latents.shape[1:], generator=each) for each in g]).to(model.device())
         clean = torch.stack([part.latents[i] for i, _ in rows]).to(model.device()).float()
         negatives = [part.records[i].negatives[draw % len(part.records[i].negatives)] for i, draw in rows]
@@ -327,9 +380,9 @@ def held_out_margin(model: Learner, data: Material, s: ContrastSettings, k: Cons
         ones = torch.ones(len(rows), device=model.device())
         batch = Batch(clean, noise, levels, captions, negatives, ones.bool(), ones)
         found = predict(model, batch, {"c": captions, "n": negatives})
-        each = {name: errors(value, clean, levels, s.space) for name, value in found.items()}
-        gaps.append((each["n"] - each["c"]).view(len(keep), -1).mean(1))
-        right.append(each["c"].view(len(keep), -1).mean(1))
+        each = {name: (value - clean).square().flatten(1).mean(1) for name, value in found.items()}
+        gaps.append(((each["n"] - each["c"]) * _contrast_weight(levels, s)).view(len(keep), -1).mean(1))
+        right.append((each["c"] * _weight(levels, s)).view(len(keep), -1).mean(1))
     if not gaps:
         return {}
     gap = torch.cat(gaps)

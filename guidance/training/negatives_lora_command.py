@@ -14,18 +14,26 @@ from .refl_options import PIXELWORLD, add_settings, device_of, guarded, open_pip
 PRESETS: dict[str, dict[str, Any]] = {
     "full-size": {},
     PIXELWORLD: {
-        "steps": 240,
-        "batch": 8,
-        "rate": 2e-3,
-        "fade": 0.3,
-        "calibrate": 128,
-        "low": 0.3,
-        "high": 0.95,
-        "min_snr": 0.05,
-        "anchor_every": 4,
-        "watch_every": 4,
+        "steps": 640,
+        "batch": 10,
+        "rate": 3e-3,
+        "fade": 0.5,
+        "calibrate": 160,
+        "eta": 0.5,
+        "low": 0.05,
+        "high": 0.99,
+        "lean": 0.65,
+        "min_snr": 5.0,
+        "snr_power": 0.5,
+        "contrast_from": 0.55,
+        "contrast_until": 0.6,
+        "contrast_rest": 1.03,
+        "contrast_space": "clean",
+        "clip_norm": 0.02,
+        "anchor_every": 2,
+        "watch_every": 2,
         "look_first": False,
-        "validate_every": 120,
+        "validate_every": 160,
         "save_every": 40,
         "ema": 0.95,
     },
@@ -46,13 +54,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--data", type=Path, metavar="PATH", help="captions.jsonl, imagefolder, kohya folders or a NegCLIP .tsv; "
         "PixelWorld draws its own")  # fmt: skip
     add("--cache", type=Path, metavar="DIR", help="where latents are kept (DIR/cache of --out)")
-    add("--scenes", type=int, default=512, help="PixelWorld: scenes to train on (512)")
+    add("--scenes", type=int, default=1024, help="PixelWorld: scenes to train on (1024)")
     add("--device", default="auto", help="cpu, cuda, or auto")
     add("--dtype", default="auto", choices=("auto", "float32", "bfloat16", "float16"),
         help="of the frozen model; the LoRA is float32")  # fmt: skip
     add("--rank", type=int, default=8, help="of the LoRA (8)")
     add("--alpha", type=float, help="of the LoRA (its rank)")
-    add("--targets", default="attn", choices=tuple(TARGETS), help="layers with a LoRA (attn)")
+    add("--targets", choices=tuple(TARGETS), help="layers with a LoRA (attn; PixelWorld attn2)")
     add("--diffusers", action="store_true", help="also write lora_diffusers.safetensors, for diffusers' own reader")
     add("--sample", action="append", default=[], metavar="PROMPT", help="draw this at every validation")
     add("--check", type=int, default=0, metavar="N", help="PixelWorld: also draw N prompts of seen combinations at "
@@ -76,7 +84,8 @@ def _run(args: argparse.Namespace) -> int:
     settings = settings_of(args, ContrastSettings, PRESETS, PIXELWORLD if args.model == PIXELWORLD else "full-size")
     args.size = None
     pipeline = open_pipeline(args)
-    model = PipelineLearner(pipeline, args.rank, args.alpha, args.targets, settings.seed)
+    targets = args.targets or ("attn2" if args.model == PIXELWORLD else "attn")
+    model = PipelineLearner(pipeline, args.rank, args.alpha, targets, settings.seed)
     job = Job(
         model,
         model.lora,

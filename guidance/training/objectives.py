@@ -95,7 +95,8 @@ def calibrated(differences: Tensor, null_differences: Tensor, k: float = 1.0, **
 @dataclass(frozen=True)
 class Terms:
     """Errors (B,) of one batch, those that the objective needs. has: (B,) bool, which rows have a negative; anchor:
-    squared distance of the prediction without a caption from the frozen one's.
+    squared distance of the prediction without a caption from the frozen one's; pull: (B,), by what L_n - L_c is
+    multiplied where two captions are held against each other.
     """
 
     c: Tensor
@@ -106,15 +107,20 @@ class Terms:
     n_ref: Tensor | None = None
     u_ref: Tensor | None = None
     anchor: Tensor | None = None
+    pull: Tensor | float = 1.0
 
 
 Mean = Callable[[Tensor], Tensor]
 
 
-def active(name: str, c: Tensor, n: Tensor, has: Tensor, k: Constants, mean: Mean = Tensor.mean) -> Tensor:
-    """(B,) bool: the rows whose negative has a gradient now. mean: over the whole batch, on all processes."""
+def active(
+    name: str, c: Tensor, n: Tensor, has: Tensor, k: Constants, mean: Mean = Tensor.mean, pull: Tensor | float = 1.0
+) -> Tensor:
+    """(B,) bool: the rows whose negative has a gradient now. mean: over the whole batch, on all processes; pull: see
+    ``Terms``.
+    """
     if name == "contrast_hinge":
-        return has & (n - c < k.margin)
+        return has & (pull * (n - c) < k.margin)
     if name == "hardneg_sample":
         return has & (n < k.clip * c)
     if name == "hardneg_paper":
@@ -135,14 +141,16 @@ def loss(name: str, t: Terms, k: Constants, on: Tensor) -> Tensor:
     kept = k.kappa * t.anchor if t.anchor is not None else torch.zeros_like(t.c)
     if name == "softneg_guarded":
         return F.softplus(k.beta_null * (t.c - _have(t.u_ref))) / k.beta_null + k.rho * t.c + kept
-    n = _have(t.n)
+    if t.n is None:  # a step without negatives
+        return t.c + kept
+    n = t.n
     if name == "contrast_hinge":
-        return t.c + k.eta * F.relu(k.margin - (n - t.c)) * on + kept
+        return t.c + k.eta * F.relu(k.margin - t.pull * (n - t.c)) * on + kept
     if name == "hardneg_sample":
         return t.c - torch.where(on, n, k.clip * t.c.detach()) * t.has + kept
     if name == "hardneg_paper":
         return t.c - torch.where(on, n, k.clip * t.c.detach()) * t.has
-    worse = (t.c - _have(t.c_ref)) - (n - _have(t.n_ref))
+    worse = t.pull * ((t.c - _have(t.c_ref)) - (n - _have(t.n_ref)))
     return t.c + F.softplus(k.beta * worse) / k.beta * t.has + kept
 
 

@@ -141,10 +141,11 @@ class _Trainer:
         """Gradients of this process's rows, a few at a time; the tripwire; the optimiser's step."""
         run, s, began = self.run, self.s, time.monotonic()
         size, totals = s.micro or len(self.rows), dict[str, Tensor]()
+        rest = bool(s.contrast_rest) and self.wire.ratio("c") > s.contrast_rest
         for start in range(0, len(self.rows), size):
             part = self.rows[start : start + size]
             with twice_instead_of_kept(self.job.model.heavy(), s.checkpoint):
-                found = step_losses(self.job.model, self.training, s, self.k, run.state.step, part, self.mean)
+                found = step_losses(self.job.model, self.training, s, self.k, run.state.step, part, self.mean, rest)
                 (found.loss * (len(part) / len(self.rows))).backward()
             for name, value in found.figures.items():
                 totals[name] = totals.get(name, torch.zeros_like(value)) + value * (len(part) / len(self.rows))
@@ -190,13 +191,24 @@ class _Trainer:
             return
         state.notes.setdefault("validations", []).append({"step": state.step, **line})
         run.log({"validation": True, **line})
-        score = line.get("wins", 0.0) + min(line.get("margin", 0.0), 3.0) / 3 + 2 * line.get("drawn", 0.0)
+        score = self.worth(line)
         state.waited += 1
         if state.best is None or score > state.best:
             state.best, state.best_step, state.waited = score, state.step, 0
             self.save()
         if s.patience and state.waited >= s.patience:
             raise _Enough(f"no better validation in {state.waited} of them")
+
+    def worth(self, line: Mapping[str, float]) -> float:
+        """What a validation is worth: captions told apart, up to the margin that is asked for and not beyond, the error
+        under the right caption against that of the first validation, and right pictures.
+        """
+        if "wins" not in line:
+            return 2 * line.get("drawn", 0.0)
+        first = next(v for v in self.run.state.notes["validations"] if "wins" in v)
+        asked = max(self.k.margin / self.k.spread, 1e-6)
+        better = 1 - line["held_out_L_c"] / max(first["held_out_L_c"], 1e-12)
+        return line["wins"] + min(line["margin"] / asked, 1.0) + 10 * better + 2 * line.get("drawn", 0.0)
 
     def save(self) -> None:
         """A checkpoint, unless the model is on its way off: what a tripped run goes back to is always a good one."""
