@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 
+import numpy as np
 import pytest
 import torch
 from interplay.cli import main
@@ -43,6 +44,33 @@ def test_a_run_by_command(kind, tmp_path, capsys):
         assert torch.equal(pipeline.unet(x, t, text).sample, before)
     assert torch.equal(after, before) == (report["kept"] == 0)
     assert main(command) == 2 and "resume it or choose another folder" in capsys.readouterr().err
+
+
+def test_winners_become_training_data_for_the_trainer_with_negatives(tmp_path, capsys):
+    from interplay.guidance.pixelworld.world import request
+    from interplay.guidance.training.records import read_records
+    from PIL import Image
+
+    out = tmp_path / "run"
+    assert (
+        main(["train", "raft", "--out", str(out), "--draw-only", *RAFT, "--prompt-count", "6", "--winners", "1"]) == 0
+    )
+    assert "names 6 pictures of 6 prompts" in capsys.readouterr().out
+    records = read_records(out / "data")
+    assert {r.caption for r in records} == set(pixelworld_prompts(6, 4100))
+    for r in records:
+        words = sorted(r.caption.split())
+        assert r.negatives and all(sorted(n.split()) == words and request(n) != request(r.caption) for n in r.negatives)
+    part = torch.load(next((out / "winners/round_0").glob("*.pt")), weights_only=True)
+    first = next(r for r in records if r.caption == part["prompts"][0])
+    vae = load_pixelworld().vae
+    with torch.no_grad():
+        painted = vae.decode(part["latents"][0, :1] / vae.config.scaling_factor).sample[0].permute(1, 2, 0)
+    wanted = ((painted / 2 + 0.5).clamp(0, 1) * 255).round()
+    assert float((torch.from_numpy(np.array(Image.open(first.image))).float() - wanted).abs().max()) <= 1
+    run = ["train", "negatives-lora", "--out", str(tmp_path / "lora"), "--data", str(out / "data"), "--steps", "1"]
+    assert main([*run, "--batch", "2", "--calibrate", "4", "--held-out", "0", "--rank", "2"]) == 0
+    assert (tmp_path / "lora/lora.safetensors").is_file()
 
 
 @pytest.mark.parametrize(

@@ -255,10 +255,10 @@ def terms(
     wanted = {"c"} | ({"u"} if anchored or kind.null else set())
     own = asked(wanted)
     with torch.no_grad():
-        rest = asked(({"u"} if watched else set()) - wanted | ({"n"} if apart else set()))
+        others = asked(({"u"} if watched else set()) - wanted | ({"n"} if apart else set()))
         with model.adapter_off():
             frozen = asked({*kind.needs, *(("c", "u") if watched else ()), *(("u",) if anchored else ())})
-    found = {name: error(value) for name, value in {**rest, **own}.items()}
+    found = {name: error(value) for name, value in {**others, **own}.items()}
     if kind.negatives and not apart:
         found["n"] = _with_gradient(model, batch, batch.has, weight, found["c"].detach())
     reference = {f"{name}_ref": error(value) for name, value in frozen.items()}

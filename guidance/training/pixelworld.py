@@ -76,16 +76,16 @@ def pixelworld_records(n: int, seed: int = 0, kinds: Sequence[str] = KINDS) -> t
     while len(scenes) < n:
         scene = world.sample_scene(rng, rng.choice(list(kinds)), seen=True)
         caption = world.caption(scene, Random(rng.getrandbits(32)))
-        found = _negatives(caption)
+        found = swaps(caption)
         if found and not says_held_out(caption):
             scenes.append(scene)
             records.append(Record(f"scene {len(records)}", caption, tuple(found)))
     return records, scenes
 
 
-def _negatives(caption: str) -> list[str]:
-    """By the rules that any caption goes through, so that the shortcut of knowing the scene is not taken; exchanged
-    parties come twice.
+def swaps(caption: str) -> list[str]:
+    """Negatives of a caption, by the rules that any caption goes through, so that the shortcut of knowing the scene is
+    not taken; exchanged parties come twice.
     """
     from .negatives import negatives
 

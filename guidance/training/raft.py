@@ -21,6 +21,7 @@ from torch import Tensor
 from ...errors import InterplayError
 from .refl import Enough, Outcome, take_best
 from .refl_model import Trainee, draw, noise_like, noise_of, seed_of, stacked, twice_instead_of_kept
+from .refl_options import as_image
 from .refl_state import Run, loop
 from .refl_watch import Score, Watch, validate
 
@@ -171,6 +172,28 @@ def _draw_part(
     best = table.sort(stable=True, dim=1, descending=True).indices[:, : settings.winners]
     rows = torch.arange(len(prompts))[:, None] * settings.pictures + best
     return {"prompts": list(prompts), "latents": torch.cat(latents)[rows], "rewards": table}
+
+
+@torch.no_grad()
+def write_data(
+    paint: Callable[[Tensor], Tensor],
+    winners: Sequence[Winner],
+    folder: Path,
+    negatives: Callable[[str], Sequence[str]],
+) -> Path:
+    """The pictures of winners as training data that any trainer takes: PNG files and ``captions.jsonl``, with the
+    negatives of each prompt. paint: latents (B, C, h, w) to pictures (B, 3, H, W) in [0, 1]. Returns that file.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    lines = []
+    for number, winner in enumerate(winners):
+        name = f"{number:05d}.png"
+        as_image(paint(winner.latent[None])[0]).save(folder / name)
+        record = {"image": name, "caption": winner.prompt, "negatives": list(negatives(winner.prompt))}
+        lines.append(json.dumps(record, ensure_ascii=False))
+    file = folder / "captions.jsonl"
+    file.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return file
 
 
 def raft_loss(

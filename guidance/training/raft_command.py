@@ -42,6 +42,9 @@ PRESETS: dict[str, dict[str, Any]] = {
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options."""
     add_shared(parser)
+    parser.add_argument("--draw-only", action="store_true",
+                        help="write the winners and the negatives of their prompts to DIR/data, for another trainer: "
+                        "interplay train negatives-lora --data DIR/data")  # fmt: skip
     add_settings(parser, RaftSettings, PRESETS)
 
 
@@ -55,8 +58,29 @@ def _run(args: argparse.Namespace) -> int:
 
     settings = settings_of(args, RaftSettings, PRESETS, PIXELWORLD if args.model == PIXELWORLD else "raft")
     prompts = training_prompts(args)
-    score, watch = score_of(args.judge, args), watch_of(args, prompts, "itm")
+    score, watch = score_of(args.judge, args), None if args.draw_only else watch_of(args, prompts, "itm")
     model = open_trainee(args, settings.seed)
+    if args.draw_only:
+        return _draw(args, model, score, prompts, settings)
     told = (teller("step"), teller("prompt"), sampler(args.out))
     outcome = train_raft(RaftJob(model, score, args.judge, prompts, watch, *told), settings, args.out, args.resume)
     return finish(args, model, outcome, "raft", args.judge)
+
+
+def _draw(args: argparse.Namespace, model: Any, score: Any, prompts: Any, settings: RaftSettings) -> int:
+    """The first round's winners as a folder of training data."""
+    from ..hosts.diffusers.refl import PipelineTrainee
+    from .negatives import negatives
+    from .pixelworld import swaps
+    from .raft import choose, draw_winners, write_data
+
+    def rules(prompt: str) -> list[str]:
+        return swaps(prompt) if args.model == PIXELWORLD else [n.text for n in negatives(prompt)]
+
+    def paint(latents: Any) -> Any:  # the whole decoder; a trainee's own may be a small one
+        return PipelineTrainee.decode(model, latents.to(model.device())).clamp(0.0, 1.0)
+
+    winners = draw_winners(model, score, prompts, settings, 0, args.out, teller("prompt"))
+    used = choose(winners, settings)
+    print(f"{write_data(paint, used, args.out / 'data', rules)} names {len(used)} pictures of {len(prompts)} prompts.")
+    return 0
