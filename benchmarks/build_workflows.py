@@ -912,10 +912,10 @@ def negative_lora_pixelworld() -> Workflow:
         "anchor": 1.0, "low": 0.05, "high": 0.99, "min_snr": 5.0, "resolution": 128, "checkpointing": False,
         "contrast": 0.7, "ema": 0.95, "fade": 0.4, "look_every": 2, "look_first": False, "contrast_from": 0.55,
         "contrast_until": 0.65, "contrast_rest": 1.05, "contrast_space": "clean", "lean": 0.65, "snr_power": 0.5,
-        "clip_norm": 0.02,
+        "clip_norm": 0.02, "check": 0,
     }  # fmt: skip
     parts = {"model": (load, "model"), "clip": (load, "clip"), "vae": (load, "vae"), "captions": (captions, "captions")}
-    trained = flow.add("Interplay_NegativeLoRATrainer", (1740, 60), (460, 820), **parts, **settings)
+    trained = flow.add("Interplay_NegativeLoRATrainer", (1740, 60), (460, 1040), **parts, **settings)
     _, before = _drawn(flow, start, 5, (900, 60), "Before")
     _, after = _drawn(flow, start, 5, (2240, 60), "After, the same seed", trained)
     flow.add("PreviewImage", (900, 560), (340, 340), "Before", images=(before, "IMAGE"))
@@ -923,7 +923,7 @@ def negative_lora_pixelworld() -> Workflow:
     flow.add("PreviewImage", (2620, 60), (340, 340), "Samples: before, after", images=(trained, "samples"))
     flow.add("PreviewImage", (2620, 460), (340, 340), "Errors over the steps", images=(trained, "curves"))
     flow.add("PreviewAny", (1300, 540), (400, 340), "Report", source=(trained, "report"))
-    flow.group("Train", (1280, 0, 940, 900), GOLD)
+    flow.group("Train", (1280, 0, 940, 1120), GOLD)
     flow.group("Draw", (2230, 0, 750, 880), GREEN)
     return flow
 

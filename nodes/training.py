@@ -340,6 +340,16 @@ class NegativeLoRATrainer(io.ComfyNode):
                     optional=True,
                     tooltip="Longest gradient; longer ones are cut. 0 = never.",
                 ),
+                io.Int.Input(
+                    "check",
+                    default=0,
+                    min=0,
+                    max=256,
+                    optional=True,
+                    tooltip="At every validation so many captions that are not trained on are drawn, and the model "
+                    "without the LoRA says whether each picture is its caption's or a negative's; the share decides "
+                    "with the margin which step is kept. Costs as much as drawing them. 0 = none.",
+                ),
             ],
             outputs=[
                 io.Model.Output("trained", display_name="model", tooltip="The model with the new LoRA."),
@@ -363,7 +373,8 @@ class NegativeLoRATrainer(io.ComfyNode):
             widgets.pop("resolution", 512),
             widgets.pop("lora_name"),
         )
-        wishes = Wishes(name, **{key: widgets.pop(key) for key in WISHES}, prompts=prompts, side=side)
+        check = widgets.pop("check", 0)
+        wishes = Wishes(name, **{key: widgets.pop(key) for key in WISHES}, prompts=prompts, side=side, check=check)
         settings = ContrastSettings(**{names.get(key, key): value for key, value in widgets.items()})
         made = train_lora(model, clip, vae, captions, images, wishes, settings)
         return io.NodeOutput(made.model, made.path, made.pictures, made.curves, made.report, made.lora)

@@ -14,7 +14,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from interplay.errors import InterplayError  # noqa: E402
-from interplay.guidance.training import contrast, lora, objectives, records  # noqa: E402
+from interplay.guidance.training import contrast, drawing, lora, objectives, records, refl_model  # noqa: E402
 from interplay.guidance.training import train_negatives as trainer  # noqa: E402
 from interplay.guidance.training.drawing import plot  # noqa: E402
 from interplay.guidance.training.learner import Levels, errors  # noqa: E402
@@ -254,6 +254,35 @@ def test_a_lead_beyond_the_margin_is_worth_no_more_and_a_smaller_error_is(world:
     made.state.notes["validations"] = [first]
     much, more = ({**first, "margin": margin} for margin in (1.0, 9.0))
     assert one.worth(first) < one.worth(much) == one.worth(more) < one.worth({**much, "held_out_L_c": 0.19})
+
+
+def test_what_is_drawn_is_read_by_the_frozen_model(world: World, tmp_path: Path):
+    """Against a plain rewrite; and the share is in the validations and decides which step is kept."""
+    with torch.no_grad():
+        for p in world.parameters():
+            p.add_(0.1 * torch.randn(p.shape, generator=torch.Generator().manual_seed(2)))
+    captions = [world.caption(pair) for pair in world.pairs[:6]]
+    negatives = [[world.caption(pair[::-1]), world.caption(("bus", "car"))] for pair in world.pairs[:6]]
+    got = drawing.drawn_apart(world, captions, negatives, 5, 0.3, 0.9, 4)
+    made = drawing.draw_latents(world, captions, 5)
+    right = 0
+    for i in range(6):
+        noise = torch.randn(world.shape, generator=torch.Generator().manual_seed(refl_model.seed_of("apart", 5, i)))
+        totals = []
+        for text in (captions[i], *negatives[i]):
+            total = 0.0
+            for u in (0.3, 0.5, 0.7, 0.9):
+                at = world.levels(torch.tensor([u]))
+                with torch.no_grad(), world.adapter_off():
+                    said = world.denoise(at.signal * made[i] + at.noise * noise, at, world.condition([text]))
+                total += float(((said - made[i]) ** 2).mean() * at.signal.flatten() / at.noise.flatten())
+            totals.append(total)
+        right += totals[0] < min(totals[1:])
+    assert got == right / 6 and got > 0
+    fresh = trainer.Job(world, world.lora, world.material(), checked=4)
+    found = trainer.train(fresh, settings(held_out=0.3, tripwire=False), tmp_path)
+    assert [v["step"] for v in found.validations] == [0, 2, 4]
+    assert all("margin" in v and v["drawn"] in (0, 0.25, 0.5, 0.75, 1) for v in found.validations)
 
 
 def test_anchor_and_tripwire_cost_nothing_on_the_steps_between(world: World):
@@ -654,6 +683,7 @@ def test_the_workflow_and_the_command_train_alike():
     nodes = json.loads(file.read_text(encoding="utf-8")).values()
     found = next(n["inputs"] for n in nodes if n["class_type"] == "Interplay_NegativeLoRATrainer")
     names = {"rate": "learning_rate", "eta": "contrast", "anchor_every": "look_every", "watch_every": "look_every"}
+    names |= {"k": "margin_k"}
     preset = PRESETS["pixelworld"]
     apart = {key for key in preset if found.get(names.get(key, key)) != preset[key]}
     assert apart == {"calibrate"}  # the node has no widget for it

@@ -64,8 +64,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--targets", choices=tuple(TARGETS), help="layers with a LoRA (attn; PixelWorld attn2)")
     add("--diffusers", action="store_true", help="also write lora_diffusers.safetensors, for diffusers' own reader")
     add("--sample", action="append", default=[], metavar="PROMPT", help="draw this at every validation")
-    add("--check", type=int, default=0, metavar="N", help="PixelWorld: also draw N prompts of seen combinations at "
-        "every validation and let the exact detector read them (0: none)")  # fmt: skip
+    add("--check", type=int, default=0, metavar="N", help="also draw N captions that are not trained on at every "
+        "validation, and let the model without the LoRA read them, PixelWorld's exact detector on PixelWorld "
+        "(0: none)")  # fmt: skip
     add("--evaluate", type=int, default=0, metavar="N", help="PixelWorld: at the end, measure with N prompts and pairs "
         "of held-out combinations and write evaluation.json (0: not)")  # fmt: skip
     add_settings(parser, ContrastSettings, PRESETS)
@@ -92,7 +93,8 @@ def _run(args: argparse.Namespace) -> int:
         model.lora,
         material(args, pipeline, settings.seed),
         prompts=args.sample,
-        check=_check(args, pipeline) if args.check else None,
+        check=_check(args, pipeline) if args.check and args.model == PIXELWORLD else None,
+        checked=args.check,
         base="sdxl_base_v1-0" if model.xl else "sd_v2" if model.kind == "v" else "sd_v1",
         report=teller("step", 10),
     )
@@ -139,8 +141,6 @@ def _check(args: argparse.Namespace, pipeline: Any) -> Any:
     from ..pixelworld.world import PROMPT_SETS
     from .pixelworld import verdicts
 
-    if args.model != PIXELWORLD:
-        raise InterplayError("--check reads pictures with PixelWorld's exact detector; it is for --model pixelworld.")
     prompts = PROMPT_SETS["actions"](args.check, 4300)  # a seed of its own: neither the benchmark's nor the trainers'
 
     def share() -> float:

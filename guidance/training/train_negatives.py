@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ...errors import InterplayError
 from .contrast import ContrastSettings, Material, calibrate, held_out_margin, step_losses
-from .drawing import draw, plot, save_strip
+from .drawing import draw, drawn_apart, plot, save_strip
 from .learner import Learner
 from .lora import Lora, save
 from .objectives import Constants
@@ -38,9 +38,11 @@ class _Enough(Exception):
 
 @dataclass(frozen=True)
 class Job:
-    """What to train on. lora: the adapters in the model; prompts: for sample pictures; check: a measure of drawing (a
-    share, higher is better) taken at every validation; about: goes into the file's metadata; verify: told the file once
-    it is written, raises where a reader does not take all of it; report: called after every step.
+    """What to train on. lora: the adapters in the model; prompts: for sample pictures; check: a measure of drawing
+    (a share, higher is better) taken at every validation; checked: without one, so many of the captions that are
+    only validated on are drawn and read by the frozen model (see ``drawing.drawn_apart``); about: goes into the
+    file's metadata; verify: told the file once it is written, raises where a reader does not take all of it;
+    report: called after every step.
     """
 
     model: Learner
@@ -48,6 +50,7 @@ class Job:
     data: Material
     prompts: Sequence[str] = ()
     check: Callable[[], float] | None = None
+    checked: int = 0
     about: Mapping[str, Any] = field(default_factory=dict)
     base: str = "sd_v1"
     verify: Callable[[Path], None] | None = None
@@ -183,6 +186,8 @@ class _Trainer:
             line = held_out_margin(self.job.model, self.apart, s, self.k) if self.apart.records else {}
             if self.job.check is not None:
                 line["drawn"] = float(self.job.check())
+            elif self.job.checked:
+                line |= self.drawn()
             if self.job.prompts and run.workers.rank == 0:
                 pictures = draw(self.job.model, self.job.prompts, s.seed)
                 save_strip(pictures, run.out / SAMPLES / f"step_{run.state.step:06d}.png")
@@ -198,6 +203,15 @@ class _Trainer:
             self.save()
         if s.patience and state.waited >= s.patience:
             raise _Enough(f"no better validation in {state.waited} of them")
+
+    def drawn(self) -> dict[str, float]:
+        """The check of drawing without a judge; nothing where no caption that is set apart has a negative."""
+        told = [r for r in self.apart.records if r.negatives][: self.job.checked]
+        if not told:
+            return {}
+        low = max(self.s.low, self.s.contrast_from)
+        captions, negatives = [r.caption for r in told], [r.negatives for r in told]
+        return {"drawn": drawn_apart(self.job.model, captions, negatives, self.s.seed, low, self.s.high)}
 
     def worth(self, line: Mapping[str, float]) -> float:
         """What a validation is worth: captions told apart, up to the margin that is asked for and not beyond, the error

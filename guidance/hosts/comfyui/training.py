@@ -139,7 +139,7 @@ class ModelLearner(ModelTrainee):
 @dataclass(frozen=True)
 class Wishes:
     """The trainer node's widgets that are no settings of the loop. prompts: to draw on the way, one a line; side: of
-    pictures from a folder, in pixels.
+    pictures from a folder, in pixels; check: captions to draw and read at each validation.
     """
 
     name: str
@@ -148,6 +148,7 @@ class Wishes:
     resume: bool
     prompts: str
     side: int
+    check: int = 0
 
 
 @dataclass(frozen=True)
@@ -204,6 +205,7 @@ def train_lora(
             learner.lora,
             Material(captions.records, latents),
             prompts=prompts,
+            checked=wishes.check,
             base=_base(model),
             verify=verify,
             report=kept.step,
