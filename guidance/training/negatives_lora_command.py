@@ -16,7 +16,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     PIXELWORLD: {
         "steps": 800,
         "batch": 10,
-        "rate": 3e-3,
+        "rate": 2.5e-3,
         "fade": 0.4,
         "calibrate": 160,
         "k": 0.25,
@@ -28,7 +28,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "snr_power": 0.5,
         "contrast_from": 0.55,
         "contrast_until": 0.65,
-        "contrast_rest": 1.05,
+        "contrast_rest": 1.03,
         "contrast_space": "clean",
         "clip_norm": 0.02,
         "anchor_every": 2,
