@@ -256,6 +256,19 @@ def test_a_lead_beyond_the_margin_is_worth_no_more_and_a_smaller_error_is(world:
     assert one.worth(first) < one.worth(much) == one.worth(more) < one.worth({**much, "held_out_L_c": 0.19})
 
 
+@pytest.mark.parametrize(("ratio", "negatives"), [(1.02, True), (1.04, False)])
+def test_negatives_rest_while_the_model_strays(world: World, tmp_path: Path, ratio: float, negatives: bool):
+    job, s = trainer.Job(world, world.lora, world.material()), settings(contrast_rest=1.03, watch_every=100)
+    made = trainer.Run(tmp_path / "b", {}, world.parameters(), 1e-3, 1.0, 0, 0.0, False)
+    made.state.notes |= {"constants": vars(constants(margin=9.0)), "tripwire": {"c": ratio, "c_ref": 1.0}}
+    one = trainer._Trainer(job, s, made, *world.material().split(0.1, 32, 0))
+    one.step()
+    line = json.loads((tmp_path / "b/metrics.jsonl").read_text().splitlines()[-1])
+    assert ("L_n" in line) == negatives
+    with pytest.raises(InterplayError, match=r"contrast_rest is 0\.9"):
+        settings(contrast_rest=0.9)
+
+
 def test_what_is_drawn_is_read_by_the_frozen_model(world: World, tmp_path: Path):
     """Against a plain rewrite; and the share is in the validations and decides which step is kept."""
     with torch.no_grad():
