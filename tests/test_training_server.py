@@ -46,7 +46,7 @@ def test_a_lora_is_trained_drawn_with_and_read_whole_by_load_lora(server: ComfyS
     entry = server.run(prompt)
     assert entry["status"]["status_str"] == "success", entry["status"]
     report = json.loads(entry["outputs"][told]["text"][0])
-    assert report["steps"] == report["kept"] == 3 and report["layers"] == 56 and report["objective"] == "contrast_hinge"
+    assert report["steps"] == report["kept"] == 3 and report["layers"] == 28 and report["objective"] == "contrast_hinge"
     after = pixels(server, entry, saved)
 
     before = len(server.log)
