@@ -293,7 +293,7 @@ class NegativeLoRATrainer(io.ComfyNode):
                     step=0.05,
                     optional=True,
                     tooltip="Share of the run in which negatives count. In the rest plain fine-tuning heals what they "
-                    "pushed aside: 0.6 draws better than 1.",
+                    "pushed aside.",
                 ),
                 io.Float.Input(
                     "contrast_rest",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from typing import Any
 
 from .raft import RaftSettings
@@ -68,7 +69,9 @@ def _run(args: argparse.Namespace) -> int:
 
 
 def _draw(args: argparse.Namespace, model: Any, score: Any, prompts: Any, settings: RaftSettings) -> int:
-    """The first round's winners as a folder of training data."""
+    """The first round's winners as a folder of training data, by the first process alone."""
+    if os.environ.get("RANK", "0") != "0":
+        return 0
     from ..hosts.diffusers.refl import PipelineTrainee
     from .negatives import negatives
     from .pixelworld import swaps
