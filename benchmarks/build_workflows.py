@@ -905,14 +905,14 @@ def negative_lora_pixelworld() -> Workflow:
         **{SEED_CONTROL: "fixed"}, maker="rules",
     )  # fmt: skip
     settings = {
-        "lora_name": "pixelworld_negatives", "objective": "contrast_hinge", "steps": 800, "batch": 10,
-        "learning_rate": 2.5e-3, "rank": 8, "targets": "attn2", "seed": 0, SEED_CONTROL: "fixed",
+        "lora_name": "pixelworld_negatives", "objective": "contrast_hinge", "steps": 900, "batch": 10,
+        "learning_rate": 4e-3, "rank": 8, "targets": "attn2", "seed": 0, SEED_CONTROL: "fixed",
         "resume": False,
         "sample_prompts": REFL_OTHERS, "validate_every": 100, "save_every": 40, "patience": 0, "margin_k": 0.25,
         "anchor": 1.0, "low": 0.05, "high": 0.99, "min_snr": 5.0, "resolution": 128, "checkpointing": False,
         "contrast": 0.7, "ema": 0.95, "fade": 0.4, "look_every": 2, "look_first": False, "contrast_from": 0.55,
-        "contrast_until": 0.65, "contrast_rest": 1.03, "contrast_space": "clean", "lean": 0.65, "snr_power": 0.5,
-        "clip_norm": 0.02, "check": 0,
+        "contrast_until": 0.6, "contrast_rest": 0.0, "contrast_space": "clean", "lean": 0.65, "snr_power": 0.5,
+        "clip_norm": 0.02, "check": 0, "stray": 1.3,
     }  # fmt: skip
     parts = {"model": (load, "model"), "clip": (load, "clip"), "vae": (load, "vae"), "captions": (captions, "captions")}
     trained = flow.add("Interplay_NegativeLoRATrainer", (1740, 60), (460, 1040), **parts, **settings)

@@ -10,6 +10,7 @@ from ..guidance.hosts.comfyui.training import MAKERS, SOURCES, Wishes, caption_s
 from ..guidance.training.contrast import CONTRAST_SPACES, ContrastSettings
 from ..guidance.training.lora import TARGETS
 from ..guidance.training.objectives import OBJECTIVES
+from ..guidance.training.tripwire import STRAY
 from .types import CATEGORY, CaptionsType
 
 PROMPTS = "a purple ball in the snow\na box riding a rabbit in the forest"
@@ -349,6 +350,16 @@ class NegativeLoRATrainer(io.ComfyNode):
                     tooltip="At every validation so many captions that are not trained on are drawn, and the model "
                     "without the LoRA says whether each picture is its caption's or a negative's; the share decides "
                     "with the margin which step is kept. Costs as much as drawing them. 0 = none.",
+                ),
+                io.Float.Input(
+                    "stray",
+                    default=STRAY,
+                    min=1.01,
+                    max=2.0,
+                    step=0.01,
+                    optional=True,
+                    tooltip="The tripwire ends the run where the error under the right caption is above so many times "
+                    "the frozen model's. More room is for runs that heal in their last part (contrast_until).",
                 ),
             ],
             outputs=[

@@ -55,6 +55,30 @@ def test_several_winners_a_prompt_stand_in_order(tmp_path):
     assert len(choose(winners, RaftSettings(winners=2, keep=lowest + 1e-9))) == len(winners) - 1
 
 
+def test_another_reward_chooses_between_equals(tmp_path):
+    """Rewards without a difference leave the choice to the other; where they differ it has no say."""
+    model, wanted = TinyTrainee(), Wanted()
+
+    def rewards(prompt: str, place: int) -> tuple[torch.Tensor, torch.Tensor]:
+        names = [(SMALL.seed, "raft", 0, place, i) for i in range(4)]
+        every = draw(model, [prompt] * 4, names, 5, 2.0)
+        return every, wanted(model.decode(every).clamp(0, 1), [prompt] * 4)
+
+    def two_classes(pictures: torch.Tensor, prompts: list[str]) -> torch.Tensor:
+        return (wanted(pictures, prompts) < middle).float()  # the worse half
+
+    middle = torch.cat([rewards(p, place)[1] for place, p in enumerate(PROMPTS)]).median()
+    found = draw_winners(model, two_classes, PROMPTS, SMALL, 0, tmp_path / "a", tie=wanted)
+    for place, winner in enumerate(found):
+        every, values = rewards(winner.prompt, place)
+        worse = values < middle
+        best = torch.where(worse, values, -torch.inf).argmax() if worse.any() else values.argmax()
+        assert torch.allclose(winner.latent.double(), every[int(best)], atol=1e-5)
+        assert winner.reward == float(worse.any())
+    plain = draw_winners(model, two_classes, PROMPTS, SMALL, 0, tmp_path / "b")
+    assert any(not torch.equal(a.latent, b.latent) for a, b in zip(found, plain, strict=True))
+
+
 def test_what_was_drawn_is_not_drawn_again(tmp_path):
     score = Wanted()
     first = draw_winners(TinyTrainee(), score, PROMPTS, SMALL, 0, tmp_path)

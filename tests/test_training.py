@@ -365,6 +365,26 @@ def test_the_tripwire_stands_where_it_is_said_to(term: str, limit: float):
     assert f"L_{term}" in Tripwire({}).see({**batch, term: limit + 0.01})
 
 
+def test_how_far_the_model_may_stray_can_be_chosen(world: World, tmp_path: Path):
+    batch = {"u": 1.0, "u_ref": 1.0, "c": 1.29, "c_ref": 1.0}
+    assert Tripwire({}, 1.3).see(batch) == "" and "1.3 is the limit" in Tripwire({}, 1.3).see({**batch, "c": 1.31})
+    assert "L_u" in Tripwire({}, 1.9).see({**batch, "u": 1.31})
+    wires = [Tripwire({"c": 1.12, "c_ref": 1.0}, stray) for stray in (1.15, 1.3)]
+    assert [wire.healthy for wire in wires] == [False, True]
+    job = trainer.Job(world, world.lora, world.material())
+    made = trainer.Run(tmp_path, {}, world.parameters(), 1e-3, 1.0, 0, 0.0, False)
+    made.state.notes |= {"constants": vars(constants()), "tripwire": {"c": 1.25, "c_ref": 1.0}}
+    made.save()
+    figures = {"L_c": 1.25, "L_c_ref": 1.0}
+    parts = world.material().split(0.1, 32, 0)
+    trainer._Trainer(job, settings(stray=1.3), made, *parts).watch(figures)
+    with pytest.raises(trainer.Tripped, match=r"1\.25 times the frozen model's, and 1\.15 is the limit"):
+        trainer._Trainer(job, settings(), made, *parts).watch(figures)
+    for wrong in (1.0, 2.1):
+        with pytest.raises(InterplayError, match="stray is"):
+            settings(stray=wrong)
+
+
 def test_the_tripwire_names_the_term_and_lets_good_runs_be():
     wire = Tripwire({})
     assert all(not wire.see({"c": 0.9, "c_ref": 1.0, "u": 1.05, "u_ref": 1.0}) for _ in range(50)) and wire.healthy

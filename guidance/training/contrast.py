@@ -18,6 +18,7 @@ from .learner import SPACES, Learner, Levels
 from .objectives import OBJECTIVES, Constants, Mean, Terms, active, calibrated, check_clip, loss
 from .records import Record
 from .refl_model import seed_of
+from .tripwire import STRAY
 
 CONTRAST_SPACES = ("same", "clean")
 
@@ -41,7 +42,8 @@ class ContrastSettings:
     contrast_rest: they also rest while the tripwire sees L_c above so many times the frozen model's (0: never);
     contrast_space: L_n - L_c of the hinge and of the preference is measured like the other errors ("same"), or as
     an error of the clean picture ("clean"), which has about the same size at all high noise. ema: decay of the
-    average that is handed out (0: none). checkpoint: run blocks twice instead of keeping them. tripwire: see there.
+    average that is handed out (0: none). checkpoint: run blocks twice instead of keeping them. tripwire: see there;
+    stray: how many times the frozen model's L_c may be before it ends the run.
     held_out: share of the records that are only validated on; draws: noises for each of at most ``held_out_most``
     of them. patience: validations without a better one until the run ends (0: never).
     """
@@ -77,6 +79,7 @@ class ContrastSettings:
     ema: float = 0.0
     checkpoint: bool = False
     tripwire: bool = True
+    stray: float = STRAY
     held_out: float = 0.1
     held_out_most: int = 32
     draws: int = 4
@@ -112,6 +115,8 @@ class ContrastSettings:
             raise InterplayError(
                 f"contrast_rest is {self.contrast_rest}; give 0, or with the tripwire a number above 1 such as 1.05."
             )
+        if not 1 < self.stray <= 2:
+            raise InterplayError(f"stray is {self.stray}; give more than 1 and at most 2, such as 1.15.")
         if self.contrast_space not in CONTRAST_SPACES:
             raise InterplayError(f"contrast_space is one of {', '.join(CONTRAST_SPACES)}, not '{self.contrast_space}'.")
         if not 0 <= self.fade <= 1:

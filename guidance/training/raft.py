@@ -126,9 +126,19 @@ def choose(winners: Sequence[Winner], settings: RaftSettings) -> list[Winner]:
 
 
 def draw_winners(
-    model: Trainee, score: Score, prompts: Sequence[str], settings: RaftSettings, turn: int, out: Path, tell: Any = None
+    model: Trainee,
+    score: Score,
+    prompts: Sequence[str],
+    settings: RaftSettings,
+    turn: int,
+    out: Path,
+    tell: Any = None,
+    tie: Score | None = None,
 ) -> list[Winner]:
-    """The winners of every prompt, best first; ``out`` keeps each batch, so that an ended run draws it only once."""
+    """The winners of every prompt, best first; ``out`` keeps each batch, so that an ended run draws it only once.
+
+    tie: another reward, which puts pictures of the same ``score`` in order (the caption reward of several is often 1).
+    """
     folder = out / WINNERS / f"round_{turn}"
     folder.mkdir(parents=True, exist_ok=True)
     each = max(1, settings.draw_batch // settings.pictures)
@@ -141,7 +151,7 @@ def draw_winners(
             if held["prompts"] != part:
                 raise InterplayError(f"{file} holds pictures of other prompts; choose another folder.")
         else:
-            held = _draw_part(model, score, part, settings, turn, start)
+            held = _draw_part(model, [score, *([tie] if tie else [])], part, settings, turn, start)
             torch.save(held, file.with_suffix(".tmp"))
             file.with_suffix(".tmp").replace(file)
         rows = zip(held["prompts"], held["latents"], held["rewards"].tolist(), strict=True)
@@ -154,9 +164,11 @@ def draw_winners(
 
 @torch.no_grad()
 def _draw_part(
-    model: Trainee, score: Score, prompts: Sequence[str], settings: RaftSettings, turn: int, start: int
+    model: Trainee, scores: Sequence[Score], prompts: Sequence[str], settings: RaftSettings, turn: int, start: int
 ) -> dict[str, Any]:
-    """Winners of some prompts: latents (B, winners, C, h, w), the best first, rewards (B, n) of all their pictures."""
+    """Winners of some prompts: latents (B, winners, C, h, w), the best first, rewards (B, n) of all their pictures.
+    scores: the one that counts, and one between equals.
+    """
     texts = [prompt for prompt in prompts for _ in range(settings.pictures)]
     n = settings.pictures
     names = [(settings.seed, "raft", turn, start + i // n, i % n) for i in range(len(texts))]
@@ -164,12 +176,16 @@ def _draw_part(
     for i in range(0, len(texts), settings.draw_batch):
         part = slice(i, i + settings.draw_batch)
         made = draw(model, texts[part], names[part], settings.draw_steps, settings.draw_cfg)
-        rewards.append(score(model.decode(made).clamp(0.0, 1.0), texts[part]).float().cpu())
+        pictures = model.decode(made).clamp(0.0, 1.0)
+        rewards.append(torch.stack([score(pictures, texts[part]).float().cpu() for score in scores]))
         latents.append(made.float().cpu())
-    table = torch.cat(rewards).view(len(prompts), settings.pictures)
-    if not bool(torch.isfinite(table).all()):
+    tables = torch.cat(rewards, 1).view(len(scores), len(prompts), settings.pictures)
+    if not bool(torch.isfinite(tables).all()):
         raise InterplayError("The reward of a picture is not finite; look at the pictures, or use another reward.")
-    best = table.sort(stable=True, dim=1, descending=True).indices[:, : settings.winners]
+    table = tables[0]
+    order = tables[-1].sort(stable=True, dim=1, descending=True).indices
+    best = order.gather(1, table.gather(1, order).sort(stable=True, dim=1, descending=True).indices)
+    best = best[:, : settings.winners]
     rows = torch.arange(len(prompts))[:, None] * settings.pictures + best
     return {"prompts": list(prompts), "latents": torch.cat(latents)[rows], "rewards": table}
 
@@ -220,7 +236,9 @@ def raft_loss(
 
 @dataclass(frozen=True)
 class RaftJob:
-    """What to train on. score: the true reward, of pictures (B, 3, H, W) in [0, 1] and prompts, to (B,)."""
+    """What to train on. score: the true reward, of pictures (B, 3, H, W) in [0, 1] and prompts, to (B,); tie: another
+    one, between pictures that it likes as much.
+    """
 
     model: Trainee
     score: Score
@@ -230,6 +248,7 @@ class RaftJob:
     report: Callable[[int, int, Mapping[str, float]], None] | None = None
     drawn: Callable[[int, int, Mapping[str, float]], None] | None = None
     sample: Callable[[int, Tensor], None] | None = None
+    tie: Score | None = None
 
 
 def train_raft(job: RaftJob, settings: RaftSettings, out: Path, resume: bool = False) -> Outcome:
@@ -279,7 +298,7 @@ def _round(job: RaftJob, settings: RaftSettings, run: Run, rows: Sequence[int], 
 def _winners(job: RaftJob, settings: RaftSettings, run: Run, turn: int, out: Path) -> list[Winner]:
     """Of this round; drawn by the first process, read by all."""
     if run.workers.rank == 0:
-        draw_winners(job.model, job.score, job.prompts, settings, turn, out, job.drawn)
+        draw_winners(job.model, job.score, job.prompts, settings, turn, out, job.drawn, job.tie)
     run.workers.wait()
     found = draw_winners(job.model, job.score, job.prompts, settings, turn, out)
     used, first = choose(found, settings), [w for w in found if w.place == 0]

@@ -8,6 +8,7 @@ from typing import Any
 
 from .raft import RaftSettings
 from .refl_options import (
+    JUDGES,
     PIXELWORLD,
     add_settings,
     add_shared,
@@ -46,6 +47,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--draw-only", action="store_true",
                         help="write the winners and the negatives of their prompts to DIR/data, for another trainer: "
                         "interplay train negatives-lora --data DIR/data")  # fmt: skip
+    parser.add_argument("--tie", default="none", choices=(*JUDGES, "none"),
+                        help="the reward that chooses between pictures of one judgement (none)")  # fmt: skip
     add_settings(parser, RaftSettings, PRESETS)
 
 
@@ -64,8 +67,13 @@ def _run(args: argparse.Namespace) -> int:
     if args.draw_only:
         return _draw(args, model, score, prompts, settings)
     told = (teller("step"), teller("prompt"), sampler(args.out))
-    outcome = train_raft(RaftJob(model, score, args.judge, prompts, watch, *told), settings, args.out, args.resume)
+    job = RaftJob(model, score, args.judge, prompts, watch, *told, tie=_tie(args))
+    outcome = train_raft(job, settings, args.out, args.resume)
     return finish(args, model, outcome, "raft", args.judge)
+
+
+def _tie(args: argparse.Namespace) -> Any:
+    return None if args.tie == "none" else score_of(args.tie, args)
 
 
 def _draw(args: argparse.Namespace, model: Any, score: Any, prompts: Any, settings: RaftSettings) -> int:
@@ -83,7 +91,8 @@ def _draw(args: argparse.Namespace, model: Any, score: Any, prompts: Any, settin
     def paint(latents: Any) -> Any:  # the whole decoder; a trainee's own may be a small one
         return PipelineTrainee.decode(model, latents.to(model.device())).clamp(0.0, 1.0)
 
-    winners = draw_winners(model, score, prompts, settings, 0, args.out, teller("prompt"))
+    tie = _tie(args)
+    winners = draw_winners(model, score, prompts, settings, 0, args.out, teller("prompt"), tie)
     used = choose(winners, settings)
     print(f"{write_data(paint, used, args.out / 'data', rules)} names {len(used)} pictures of {len(prompts)} prompts.")
     return 0

@@ -113,7 +113,7 @@ class _Trainer:
     @property
     def wire(self) -> Tripwire:
         """On what the run's state holds, which changes when a checkpoint is loaded."""
-        return Tripwire(self.run.state.notes.setdefault("tripwire", {}))
+        return Tripwire(self.run.state.notes.setdefault("tripwire", {}), self.s.stray)
 
     def steps(self) -> str:
         """All steps that are left; returns why they ended."""
