@@ -361,6 +361,16 @@ class NegativeLoRATrainer(io.ComfyNode):
                     tooltip="The tripwire ends the run where the error under the right caption is above so many times "
                     "the frozen model's. More room is for runs that heal in their last part (contrast_until).",
                 ),
+                io.Float.Input(
+                    "hold_below",
+                    default=0.0,
+                    min=0.0,
+                    max=0.95,
+                    step=0.05,
+                    optional=True,
+                    tooltip="Below this share of noise the model is held to what it predicts without the LoRA: for "
+                    "pictures that it has drawn itself, which then teach their plan and not their blemishes. 0 = off.",
+                ),
             ],
             outputs=[
                 io.Model.Output("trained", display_name="model", tooltip="The model with the new LoRA."),

@@ -219,6 +219,33 @@ def test_where_and_when_negatives_count(world: World):
         assert ("L_n" in got.figures) == (number < 4)
 
 
+def test_at_low_noise_a_model_can_be_held_to_itself(world: World):
+    """Held rows follow the frozen prediction, whatever the picture; the others learn as ever. A plain rewrite."""
+    data, k = world.material(), constants(margin=0.3, kappa=2.0)
+    with torch.no_grad():
+        for p in world.parameters():
+            p.add_(torch.randn(p.shape, generator=torch.Generator().manual_seed(1)) * 0.05)
+    s = settings(hold_below=0.5, tripwire=False)
+    batch = contrast.make_batch(world, data, s, "train", 3, range(8))
+    assert batch.held.tolist() == [float(u) < 0.5 for u in batch.levels.name] and 0 < batch.held.sum() < 8
+    assert not (batch.has & batch.held).any() and (batch.has & ~batch.held).any()
+    texts = {"c": batch.captions, "n": batch.negatives, "u": [""] * 8}
+    own = contrast.predict(world, batch, texts)
+    with torch.no_grad(), world.adapter_off():
+        frozen = contrast.predict(world, batch, texts)
+
+    def far(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+        return (a - b).square().flatten(1).mean(1) * batch.levels.weight(s.space)
+
+    c, n, anchor = far(own["c"], batch.clean), far(own["n"], batch.clean), 2.0 * far(own["u"], frozen["u"])
+    learned = c + torch.relu(0.3 - (n - c)) * batch.has
+    want = torch.where(batch.held, far(own["c"], frozen["c"]), learned) + anchor
+    got = contrast.step_losses(world, data, s, k, 3, range(8)).loss.detach()
+    assert float(got) == pytest.approx(float(want.mean().detach()), rel=1e-4)
+    with pytest.raises(InterplayError, match=r"hold_below is 0\.9"):
+        settings(hold_below=0.9)
+
+
 def test_weights_of_the_error_and_of_the_contrast(world: World):
     """min(SNR, gamma)^power / SNR on the error of the noise; the contrast as an error of the clean picture."""
     data, k = world.material(), constants(margin=0.3)

@@ -41,7 +41,9 @@ class ContrastSettings:
     contrast_until: and only in this first share of the run, what is left of it heals what they pushed aside;
     contrast_rest: they also rest while the tripwire sees L_c above so many times the frozen model's (0: never);
     contrast_space: L_n - L_c of the hinge and of the preference is measured like the other errors ("same"), or as
-    an error of the clean picture ("clean"), which has about the same size at all high noise. ema: decay of the
+    an error of the clean picture ("clean"), which has about the same size at all high noise. hold_below: below this
+    share of noise the model is held to what it predicts without the LoRA, and pictures teach nothing: pictures that a
+    model has drawn itself then teach their plan and not their blemishes. ema: decay of the
     average that is handed out (0: none). checkpoint: run blocks twice instead of keeping them. tripwire: see there;
     stray: how many times the frozen model's L_c may be before it ends the run.
     held_out: share of the records that are only validated on; draws: noises for each of at most ``held_out_most``
@@ -76,6 +78,7 @@ class ContrastSettings:
     contrast_until: float = 1.0
     contrast_rest: float = 0.0
     contrast_space: str = "same"
+    hold_below: float = 0.0
     ema: float = 0.0
     checkpoint: bool = False
     tripwire: bool = True
@@ -117,6 +120,8 @@ class ContrastSettings:
             )
         if not 1 < self.stray <= 2:
             raise InterplayError(f"stray is {self.stray}; give more than 1 and at most 2, such as 1.15.")
+        if not 0 <= self.hold_below < self.high:
+            raise InterplayError(f"hold_below is {self.hold_below}; give 0 for none, or less than high ({self.high}).")
         if self.contrast_space not in CONTRAST_SPACES:
             raise InterplayError(f"contrast_space is one of {', '.join(CONTRAST_SPACES)}, not '{self.contrast_space}'.")
         if not 0 <= self.fade <= 1:
@@ -168,7 +173,7 @@ class Material:
 @dataclass(frozen=True)
 class Batch:
     """Rows of one step. has: which rows have a negative that counts at their noise (the others repeat their caption
-    there, or have one that is not used); weight: of the record.
+    there, or have one that is not used); weight: of the record; held: which rows are held to the frozen model.
     """
 
     clean: Tensor
@@ -178,6 +183,7 @@ class Batch:
     negatives: list[str]
     has: Tensor
     weight: Tensor
+    held: Tensor
 
     @property
     def noised(self) -> Tensor:
@@ -215,12 +221,12 @@ def make_batch(
         negatives.append(record.negatives[pick % len(record.negatives)] if record.negatives else caption)
     device = model.device()
     weight = torch.tensor([r.weight for r in records], device=device)
-    told = [bool(r.negatives) and u >= s.contrast_from for r, u in zip(records, shares, strict=True)]
+    told = [bool(r.negatives) and u >= max(s.contrast_from, s.hold_below) for r, u in zip(records, shares, strict=True)]
     has = torch.tensor(told, device=device)
+    held = torch.tensor([u < s.hold_below for u in shares], device=device)
     levels = model.levels(torch.tensor(shares, device=device))
-    return Batch(
-        torch.stack(latents).to(device).float(), torch.stack(noise).to(device), levels, captions, negatives, has, weight
-    )
+    clean, fresh = torch.stack(latents).to(device).float(), torch.stack(noise).to(device)
+    return Batch(clean, fresh, levels, captions, negatives, has, weight, held)
 
 
 def _generator(*names: object) -> torch.Generator:
@@ -244,7 +250,7 @@ def terms(
     kind, empty = OBJECTIVES[s.objective], [""] * len(batch.captions)
     if rest or (s.contrast_until < 1 and number >= s.contrast_until * s.steps):  # the same on all processes
         kind, batch = replace(kind, negatives="", needs=tuple(n for n in kind.needs if n == "u")), batch.without()
-    anchored = kind.anchor and number % s.anchor_every == 0
+    anchored, holding = kind.anchor and number % s.anchor_every == 0, s.hold_below > 0
     watched = s.tripwire and (kind.null or number % s.watch_every == 0)
     weight = _weight(batch.levels, s)
     texts = {"c": batch.captions, "n": batch.negatives, "u": empty}
@@ -262,7 +268,8 @@ def terms(
     with torch.no_grad():
         others = asked(({"u"} if watched else set()) - wanted | ({"n"} if apart else set()))
         with model.adapter_off():
-            frozen = asked({*kind.needs, *(("c", "u") if watched else ()), *(("u",) if anchored else ())})
+            compared = (*(("c", "u") if watched else ()), *(("u",) if anchored else ()), *(("c",) if holding else ()))
+            frozen = asked({*kind.needs, *compared})
     found = {name: error(value) for name, value in {**others, **own}.items()}
     if kind.negatives and not apart:
         found["n"] = _with_gradient(model, batch, batch.has, weight, found["c"].detach())
@@ -273,7 +280,8 @@ def terms(
     if apart:
         found["n"] = _with_gradient(model, batch, on, weight, found["n"])
     anchor = error(own["u"], frozen["u"]) * s.anchor_every if anchored else None
-    return Terms(has=batch.has, pull=pull, anchor=anchor, **found, **reference), on
+    hold = error(own["c"], frozen["c"]) if holding else None
+    return Terms(has=batch.has, pull=pull, anchor=anchor, held=batch.held, hold=hold, **found, **reference), on
 
 
 def _with_gradient(model: Learner, batch: Batch, on: Tensor, weight: Tensor, known: Tensor) -> Tensor:
@@ -383,7 +391,7 @@ def held_out_margin(model: Learner, data: Material, s: ContrastSettings, k: Cons
         captions = [part.records[i].caption for i, _ in rows]
         levels = model.levels(torch.tensor(shares, device=model.device()))
         ones = torch.ones(len(rows), device=model.device())
-        batch = Batch(clean, noise, levels, captions, negatives, ones.bool(), ones)
+        batch = Batch(clean, noise, levels, captions, negatives, ones.bool(), ones, ~ones.bool())
         found = predict(model, batch, {"c": captions, "n": negatives})
         each = {name: (value - clean).square().flatten(1).mean(1) for name, value in found.items()}
         gaps.append(((each["n"] - each["c"]) * _contrast_weight(levels, s)).view(len(keep), -1).mean(1))

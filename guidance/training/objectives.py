@@ -96,7 +96,8 @@ def calibrated(differences: Tensor, null_differences: Tensor, k: float = 1.0, **
 class Terms:
     """Errors (B,) of one batch, those that the objective needs. has: (B,) bool, which rows have a negative; anchor:
     squared distance of the prediction without a caption from the frozen one's; pull: (B,), by what L_n - L_c is
-    multiplied where two captions are held against each other.
+    multiplied where two captions are held against each other. held: (B,) bool, rows that are held to the frozen
+    model, and hold, (B,), their squared distance from its prediction.
     """
 
     c: Tensor
@@ -108,6 +109,8 @@ class Terms:
     u_ref: Tensor | None = None
     anchor: Tensor | None = None
     pull: Tensor | float = 1.0
+    held: Tensor | None = None
+    hold: Tensor | None = None
 
 
 Mean = Callable[[Tensor], Tensor]
@@ -132,8 +135,15 @@ def active(
 
 def loss(name: str, t: Terms, k: Constants, on: Tensor) -> Tensor:
     """(B,) losses whose mean is minimised. on: the rows with an active negative (see ``active``); ``t.n`` is of all
-    rows, and has a gradient in those.
+    rows, and has a gradient in those. Held rows follow the frozen model and no picture.
     """
+    found = _loss(name, t, k, on)
+    if t.held is None or t.hold is None:
+        return found
+    return torch.where(t.held, t.hold if t.anchor is None else t.hold + k.kappa * t.anchor, found)
+
+
+def _loss(name: str, t: Terms, k: Constants, on: Tensor) -> Tensor:
     if name == "noneg":
         return t.c
     if name == "softneg_raw":
