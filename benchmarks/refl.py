@@ -1,9 +1,10 @@
 """The reward trainers on PixelWorld: what their rewards choose, and what their LoRAs draw.
 
 ``select`` draws several pictures of each training prompt and prints how often the picture that a reward likes best is
-all right, by the exact detector, which none of the rewards has. ``proof`` trains a LoRA by ReFL and one by RAFT with
-the commands of docs/refl.md and measures both, alone and under SHY, as rows of ``interplay bench pixelworld`` on
-prompts that were not trained on. Both go on in DIR where they were ended; arguments after ``--`` go to the trainers.
+all right, by the exact detector, which none of the rewards has. ``proof`` trains a LoRA by ReFL and one on RAFT's
+winners with their negatives, with the commands of docs/refl.md, and measures both, alone and under SHY, as rows of
+``interplay bench pixelworld`` on prompts that were not trained on. Both go on in DIR where they were ended; arguments
+after ``--`` go to ReFL's trainer.
 """
 
 from __future__ import annotations
@@ -27,8 +28,10 @@ from interplay.guidance.training.refl_options import TRAIN_SEED, as_image, pixel
 from interplay.guidance.training.refl_rewards import KINDS, pixelworld_reward
 from torch import Tensor
 
-SETS = ("actions", "actions held out")
+SETS = ("actions held out", "two objects held out")
 TRAINERS = {"ReFL": "refl", "RAFT": "raft"}
+DRAW = "--draw-only --prompt-count 512 --pictures 8 --winners 2 --keep 0.999 --tie itm --draw-steps 12 --draw-batch 32"
+LEARN = "--hold-below 0.45"
 
 
 def enlarged(picture: Tensor) -> np.ndarray:
@@ -84,6 +87,26 @@ def chosen(table: dict[str, np.ndarray], rewards: Sequence[str]) -> str:
     return "\n".join([*head, *rows, f"| best that there is | {right.max(1).mean():.3f} | | |"])
 
 
+def going(out: Path) -> list[str]:
+    """Go on with what was begun."""
+    return ["--out", str(out), *(["--resume"] if (out / "settings.json").is_file() else [])]
+
+
+def refl(out: Path, args: argparse.Namespace) -> int:
+    """A LoRA by the reward's gradient."""
+    return interplay(["train", "refl", *going(out), *(a for a in args.more if a != "--")])
+
+
+def raft(out: Path, args: argparse.Namespace) -> int:
+    """Draw, keep the best, and train on them and on the negatives of their prompts."""
+    drawn = out / "drawn"
+    if not (drawn / "data" / "captions.jsonl").is_file():
+        status = interplay(["train", "raft", "--out", str(drawn), *DRAW.split()])
+        if status:
+            return status
+    return interplay(["train", "negatives-lora", *going(out), "--data", str(drawn / "data"), *LEARN.split()])
+
+
 def proof(args: argparse.Namespace) -> int:
     """Train what is missing, then draw and measure."""
     args.out.mkdir(parents=True, exist_ok=True)
@@ -92,11 +115,9 @@ def proof(args: argparse.Namespace) -> int:
         if trainer not in args.trainers:
             continue
         out = args.out / trainer
-        if not (out / "lora.safetensors").is_file():
-            going = ["--resume"] if (out / "settings.json").is_file() else []
-            status = interplay(["train", trainer, "--out", str(out), *going, *(a for a in args.more if a != "--")])
-            if status:
-                return status
+        status = 0 if (out / "lora.safetensors").is_file() else (refl if trainer == "refl" else raft)(out, args)
+        if status:
+            return status
         methods[name] = {"kind": "lora", "file": str(out / "lora.safetensors")}
         methods[f"{name} + SHY"] = {**methods[name], "preset": "SHY"}
     config = args.out / "methods.json"
