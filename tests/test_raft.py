@@ -89,6 +89,8 @@ def test_what_was_drawn_is_not_drawn_again(tmp_path):
     assert all(torch.equal(a.latent, b.latent) and a.rewards == b.rewards for a, b in zip(first, again, strict=True))
     with pytest.raises(InterplayError, match="pictures of other prompts"):
         draw_winners(TinyTrainee(), score, ("blue", "red", "green"), SMALL, 0, tmp_path)
+    with pytest.raises(InterplayError, match="other prompts or settings"):
+        draw_winners(TinyTrainee(), score, PROMPTS, RaftSettings(**{**vars(SMALL), "draw_steps": 6}), 0, tmp_path)
 
 
 def test_choice():

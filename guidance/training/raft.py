@@ -28,6 +28,8 @@ from .refl_watch import Score, Watch, validate
 logger = logging.getLogger(__name__)
 
 WINNERS = "winners"
+DRAWN = ("pictures", "winners", "draw_steps", "draw_cfg", "seed")
+"""Settings that a drawn batch depends on."""
 
 
 @dataclass(frozen=True)
@@ -141,17 +143,17 @@ def draw_winners(
     """
     folder = out / WINNERS / f"round_{turn}"
     folder.mkdir(parents=True, exist_ok=True)
-    each = max(1, settings.draw_batch // settings.pictures)
+    each, how = max(1, settings.draw_batch // settings.pictures), {name: getattr(settings, name) for name in DRAWN}
     winners: list[Winner] = []
     for start in range(0, len(prompts), each):
         part = list(prompts[start : start + each])
         file = folder / f"{start:06d}.pt"
         if file.is_file():
             held = torch.load(file, weights_only=True)
-            if held["prompts"] != part:
-                raise InterplayError(f"{file} holds pictures of other prompts; choose another folder.")
+            if held["prompts"] != part or held.get("how") != how:
+                raise InterplayError(f"{file} holds pictures of other prompts or settings; choose another folder.")
         else:
-            held = _draw_part(model, [score, *([tie] if tie else [])], part, settings, turn, start)
+            held = {"how": how} | _draw_part(model, [score, *([tie] if tie else [])], part, settings, turn, start)
             torch.save(held, file.with_suffix(".tmp"))
             file.with_suffix(".tmp").replace(file)
         rows = zip(held["prompts"], held["latents"], held["rewards"].tolist(), strict=True)
@@ -249,6 +251,7 @@ class RaftJob:
     drawn: Callable[[int, int, Mapping[str, float]], None] | None = None
     sample: Callable[[int, Tensor], None] | None = None
     tie: Score | None = None
+    tie_name: str = "none"
 
 
 def train_raft(job: RaftJob, settings: RaftSettings, out: Path, resume: bool = False) -> Outcome:
@@ -260,7 +263,8 @@ def train_raft(job: RaftJob, settings: RaftSettings, out: Path, resume: bool = F
     """
     if not job.prompts:
         raise InterplayError("There are no prompts to draw; give at least one.")
-    plain = {"trainer": "raft", "reward": job.score_name, "prompts": len(job.prompts), **asdict(settings)}
+    names = {"trainer": "raft", "reward": job.score_name, "tie": job.tie_name}
+    plain = {**names, "prompts": len(job.prompts), **asdict(settings)}
     run = Run(out, plain, job.model.parameters(), settings.rate, settings.clip, settings.warm, settings.ema, resume)
     rows = run.workers.share(settings.batch)
     why = "all steps done"

@@ -67,7 +67,7 @@ def _run(args: argparse.Namespace) -> int:
     if args.draw_only:
         return _draw(args, model, score, prompts, settings)
     told = (teller("step"), teller("prompt"), sampler(args.out))
-    job = RaftJob(model, score, args.judge, prompts, watch, *told, tie=_tie(args))
+    job = RaftJob(model, score, args.judge, prompts, watch, *told, tie=_tie(args), tie_name=args.tie)
     outcome = train_raft(job, settings, args.out, args.resume)
     return finish(args, model, outcome, "raft", args.judge)
 
