@@ -1,4 +1,4 @@
-"""Training a LoRA by a reward: ReFL by its gradient, RAFT by the best of several pictures."""
+"""Training a LoRA by a reward: ReFL by its gradient, RAFT by the best of several pictures; and these alone."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from ..guidance.hosts.comfyui import refl_run
+from ..guidance.hosts.comfyui import refl_run, winners
 from ..guidance.training.lora import TARGETS
 from ..guidance.training.refl import PRETRAIN
 from ..guidance.training.refl_rewards import KINDS
@@ -175,4 +175,91 @@ class ReFLTrainer(io.ComfyNode):
         return io.NodeOutput(done.model, done.lora, done.losses, done.pictures, done.report, done.path)
 
 
-NODES = [ReFLTrainer]
+class DrawWinners(io.ComfyNode):
+    """Draws several pictures of each prompt and hands on the best, with their captions."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="Interplay_DrawWinners",
+            display_name="Draw Winners",
+            category=CATEGORY,
+            description="Draws several pictures of each prompt and keeps those that a reward likes best: training data "
+            "without a picture of your own. For Negative Captions and Negative LoRA Trainer, or any other trainer.",
+            inputs=[
+                io.Model.Input("model", tooltip="SD1.x, SD2.x or SDXL; LoRAs before it stay on."),
+                io.Clip.Input("clip", tooltip="Its text encoder."),
+                io.Vae.Input("vae", tooltip="Its autoencoder."),
+                _text("prompts", PROMPTS, "Prompts to draw, one a line; some hundreds make a LoRA.", multiline=True),
+                io.Combo.Input(
+                    "judge", options=["caption", *KINDS], default="caption", tooltip="The reward that chooses."
+                ),
+                io.Combo.Input(
+                    "tie",
+                    options=[refl_run.NO_UNUSED, "caption", *KINDS],
+                    default=refl_run.NO_UNUSED,
+                    tooltip="A second reward, between pictures that the judge likes as much: the caption reward of "
+                    "several is often 1.",
+                ),
+                io.Combo.Input(
+                    "matcher",
+                    options=refl_run.matchers(),
+                    default=refl_run.PIXELWORLD,
+                    tooltip="Matching model of itm and itc; from models/interplay.",
+                ),
+                io.Combo.Input(
+                    "captioner",
+                    options=refl_run.captioners(),
+                    default=refl_run.PIXELWORLD,
+                    tooltip="Captioner of the caption reward and of likelihood; from models/interplay.",
+                ),
+                io.Combo.Input(
+                    "encoder",
+                    options=refl_run.encoders(),
+                    default=refl_run.PIXELWORLD,
+                    tooltip="Text encoder that compares captions with prompts; from models/interplay.",
+                ),
+                _number("pictures", 8, 2, 64, "Drawn for each prompt."),
+                _number("winners", 2, 1, 63, "So many of them, the best, are handed on."),
+                io.Float.Input(
+                    "keep",
+                    default=winners.EVERYTHING,
+                    min=winners.EVERYTHING,
+                    max=1000.0,
+                    step=0.001,
+                    round=False,
+                    tooltip="Only pictures whose reward is at least this, such as 0.999 with PixelWorld's caption "
+                    "reward. -1000 = all.",
+                ),
+                _number("width", 512, 64, 4096, "Of the pictures, in pixels."),
+                _number("height", 512, 64, 4096, "Of the pictures, in pixels."),
+                _number("steps", 25, 1, 1000, "Of DDIM."),
+                _amount("cfg", 5.0, 30.0, 0.1, "Guidance scale."),
+                _number("batch_of_pictures", 8, 1, 64, "Pictures drawn at once."),
+                io.Int.Input(
+                    "seed",
+                    default=0,
+                    min=0,
+                    max=0xFFFFFFFF,
+                    control_after_generate=True,
+                    tooltip="Of the noise.",
+                ),
+                _text("name", "winners", "Of the folder in output/interplay_training where drawn pictures wait."),
+                io.Boolean.Input(
+                    "resume", default=False, tooltip="Take what was drawn under this name before it was cancelled."
+                ),
+            ],
+            outputs=[
+                io.Image.Output("images", display_name="images", tooltip="The winners, the best of all first."),
+                io.String.Output("captions", display_name="captions", tooltip="Their prompts, one a line."),
+                io.String.Output("report", display_name="report", tooltip="JSON: the rewards of all pictures."),
+            ],
+        )
+
+    @classmethod
+    def execute(cls, model: Any, clip: Any, vae: Any, **widgets: Any) -> io.NodeOutput:
+        done = winners.draw_best(model, clip, vae, *winners.from_widgets(widgets))
+        return io.NodeOutput(done.images, done.captions, done.report)
+
+
+NODES = [ReFLTrainer, DrawWinners]

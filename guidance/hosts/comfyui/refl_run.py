@@ -32,6 +32,15 @@ EMA = 0.95  # of the LoRA that is handed out
 
 
 @dataclass(frozen=True)
+class Judges:
+    """Models that rewards read pictures with: names in models/interplay, or PixelWorld."""
+
+    matcher: str
+    captioner: str
+    encoder: str
+
+
+@dataclass(frozen=True)
 class Wishes:
     """The node's widgets. prompts, watch_prompts: one a line. size: of the pictures in pixels."""
 
@@ -150,7 +159,7 @@ def train(
     watch = _watch(wishes, watched)
     with trainee.opened(wishes.rank, wishes.targets, settings.seed):
         if isinstance(settings, RaftSettings):
-            score = _score(wishes.judge, wishes)
+            score = score_by(wishes.judge, wishes)
             job = RaftJob(trainee, score, wishes.judge, prompts, watch, kept.step, kept.drawn, kept.sample)
             outcome = train_raft(job, settings, out, wishes.resume)
         else:
@@ -208,7 +217,7 @@ def _base(model: Any) -> str:
     return "sdxl_base_v1-0" if "SDXL" in type(model.model).__name__ else "sd_v1"
 
 
-def _reward(kind: str, wishes: Wishes) -> GradientReward:
+def _reward(kind: str, wishes: Wishes | Judges) -> GradientReward:
     """The gradient reward of a kind, by the model that was chosen."""
     place = wishes.captioner if kind == "likelihood" else wishes.matcher
     if place == PIXELWORLD:
@@ -222,7 +231,7 @@ def _reward(kind: str, wishes: Wishes) -> GradientReward:
     return replace(model_reward(kind, managed.loaded), measure=measure)
 
 
-def _score(kind: str, wishes: Wishes) -> Score:
+def score_by(kind: str, wishes: Wishes | Judges) -> Score:
     """A reward without a gradient, for judging."""
     if kind in KINDS:
         reward = _reward(kind, wishes)
@@ -246,8 +255,8 @@ def _score(kind: str, wishes: Wishes) -> Score:
 def _watch(wishes: Wishes, prompts: Sequence[str]) -> Watch:
     if wishes.unused == wishes.judge:
         raise InterplayError(f"The reward '{wishes.unused}' judges already; let another one watch, or none.")
-    unused = None if wishes.unused == NO_UNUSED else _score(wishes.unused, wishes)
-    return Watch(prompts, _score(wishes.judge, wishes), wishes.judge, unused, f"{wishes.unused}, unused", batch=4)
+    unused = None if wishes.unused == NO_UNUSED else score_by(wishes.unused, wishes)
+    return Watch(prompts, score_by(wishes.judge, wishes), wishes.judge, unused, f"{wishes.unused}, unused", batch=4)
 
 
 def _examples(model: Any, vae: Any, images: Tensor | None, captions: Sequence[str]) -> Examples | None:
