@@ -12,7 +12,7 @@ from interplay.guidance.training.refl_rewards import pixelworld_reward
 
 pytestmark = pytest.mark.comfy
 
-PROMPTS = ["a red robot carrying a blue box in the forest", "a green cat and a pink ball in the sea"]
+PROMPTS = ["a red robot carrying a blue box in the forest", "a yellow cat and a pink ball in the sea"]
 
 
 @pytest.fixture(scope="module")
