@@ -32,6 +32,19 @@ def _text(name: str, default: str, tooltip: str, **more: Any) -> io.Input:
     return io.String.Input(name, default=default, tooltip=tooltip, **more)
 
 
+def _judges() -> list[io.Input]:
+    """The models that rewards read pictures with."""
+    models = (
+        ("matcher", refl_run.matchers(), "Matching model of itm and itc"),
+        ("captioner", refl_run.captioners(), "Captioner of the caption reward and of likelihood"),
+        ("encoder", refl_run.encoders(), "Text encoder that compares captions with prompts"),
+    )
+    return [
+        io.Combo.Input(name, options=options, default=refl_run.PIXELWORLD, tooltip=f"{what}; from models/interplay.")
+        for name, options, what in models
+    ]
+
+
 class ReFLTrainer(io.ComfyNode):
     """Trains a LoRA by a reward."""
 
@@ -78,24 +91,7 @@ class ReFLTrainer(io.ComfyNode):
                     tooltip="refl: itm, itc: does the picture match the prompt (matcher); likelihood: how likely are "
                     "the prompt's words where the picture is captioned (captioner).",
                 ),
-                io.Combo.Input(
-                    "matcher",
-                    options=refl_run.matchers(),
-                    default=refl_run.PIXELWORLD,
-                    tooltip="Matching model of itm and itc; from models/interplay.",
-                ),
-                io.Combo.Input(
-                    "captioner",
-                    options=refl_run.captioners(),
-                    default=refl_run.PIXELWORLD,
-                    tooltip="Captioner of the caption reward and of likelihood; from models/interplay.",
-                ),
-                io.Combo.Input(
-                    "encoder",
-                    options=refl_run.encoders(),
-                    default=refl_run.PIXELWORLD,
-                    tooltip="Text encoder that compares captions with prompts; from models/interplay.",
-                ),
+                *_judges(),
                 io.Combo.Input(
                     "judge",
                     options=["caption", *KINDS],
@@ -201,24 +197,7 @@ class DrawWinners(io.ComfyNode):
                     tooltip="A second reward, between pictures that the judge likes as much: the caption reward of "
                     "several is often 1.",
                 ),
-                io.Combo.Input(
-                    "matcher",
-                    options=refl_run.matchers(),
-                    default=refl_run.PIXELWORLD,
-                    tooltip="Matching model of itm and itc; from models/interplay.",
-                ),
-                io.Combo.Input(
-                    "captioner",
-                    options=refl_run.captioners(),
-                    default=refl_run.PIXELWORLD,
-                    tooltip="Captioner of the caption reward and of likelihood; from models/interplay.",
-                ),
-                io.Combo.Input(
-                    "encoder",
-                    options=refl_run.encoders(),
-                    default=refl_run.PIXELWORLD,
-                    tooltip="Text encoder that compares captions with prompts; from models/interplay.",
-                ),
+                *_judges(),
                 _number("pictures", 8, 2, 64, "Drawn for each prompt."),
                 _number("winners", 2, 1, 63, "So many of them, the best, are handed on."),
                 io.Float.Input(

@@ -48,9 +48,7 @@ class Wishes:
     prompts: str
     watch_prompts: str
     reward: str
-    matcher: str
-    captioner: str
-    encoder: str
+    judges: Judges
     judge: str
     unused: str
     name: str
@@ -75,11 +73,17 @@ class Trained:
     report: str
 
 
+def judges_of(widgets: dict[str, Any]) -> Judges:
+    """Takes the three widgets out."""
+    return Judges(*(widgets.pop(name) for name in ("matcher", "captioner", "encoder")))
+
+
 def from_widgets(widgets: dict[str, Any]) -> tuple[Wishes, ReflSettings | RaftSettings]:
     """The node's widgets as what they mean."""
     w = dict(widgets)
     wishes = Wishes(
         size=(w.pop("height"), w.pop("width")),
+        judges=judges_of(w),
         pretrain_captions=w.pop("captions", ""),
         watch_prompts=w.pop("validation_prompts"),
         name=w.pop("lora_name"),
@@ -105,9 +109,6 @@ _PLAIN = (
     "method",
     "prompts",
     "reward",
-    "matcher",
-    "captioner",
-    "encoder",
     "judge",
     "unused",
     "rank",
@@ -159,11 +160,11 @@ def train(
     watch = _watch(wishes, watched)
     with trainee.opened(wishes.rank, wishes.targets, settings.seed):
         if isinstance(settings, RaftSettings):
-            score = score_by(wishes.judge, wishes)
+            score = score_by(wishes.judge, wishes.judges)
             job = RaftJob(trainee, score, wishes.judge, prompts, watch, kept.step, kept.drawn, kept.sample)
             outcome = train_raft(job, settings, out, wishes.resume)
         else:
-            reward, examples = _reward(wishes.reward, wishes), _examples(model, vae, images, captions)
+            reward, examples = _reward(wishes.reward, wishes.judges), _examples(model, vae, images, captions)
             refl = ReflJob(trainee, reward, prompts, watch, examples, kept.step, kept.sample)
             outcome = train_refl(refl, settings, out, wishes.resume)
         assert trainee.lora is not None
@@ -217,9 +218,9 @@ def _base(model: Any) -> str:
     return "sdxl_base_v1-0" if "SDXL" in type(model.model).__name__ else "sd_v1"
 
 
-def _reward(kind: str, wishes: Wishes | Judges) -> GradientReward:
+def _reward(kind: str, judges: Judges) -> GradientReward:
     """The gradient reward of a kind, by the model that was chosen."""
-    place = wishes.captioner if kind == "likelihood" else wishes.matcher
+    place = judges.captioner if kind == "likelihood" else judges.matcher
     if place == PIXELWORLD:
         return pixelworld_reward(kind)
     loader: Callable[..., Any] = caption.load_captioner if kind == "likelihood" else matching.load_matcher
@@ -231,17 +232,17 @@ def _reward(kind: str, wishes: Wishes | Judges) -> GradientReward:
     return replace(model_reward(kind, managed.loaded), measure=measure)
 
 
-def score_by(kind: str, wishes: Wishes | Judges) -> Score:
+def score_by(kind: str, judges: Judges) -> Score:
     """A reward without a gradient, for judging."""
     if kind in KINDS:
-        reward = _reward(kind, wishes)
+        reward = _reward(kind, judges)
         return lambda pictures, prompts: reward(pictures, prompts).detach()
-    if PIXELWORLD in (wishes.captioner, wishes.encoder):
-        if wishes.captioner != wishes.encoder:
+    if PIXELWORLD in (judges.captioner, judges.encoder):
+        if judges.captioner != judges.encoder:
             raise InterplayError("PixelWorld's captioner and encoder go together; choose PixelWorld for both.")
         return pixelworld_caption.caption_reward
-    write = opened(wishes.captioner, "captions", caption.load_captioner)
-    read = opened(wishes.encoder, "comparing captions", caption.load_encoder)
+    write = opened(judges.captioner, "captions", caption.load_captioner)
+    read = opened(judges.encoder, "comparing captions", caption.load_encoder)
 
     def score(pictures: Tensor, prompts: Sequence[str]) -> Tensor:
         with torch.no_grad():
@@ -255,8 +256,9 @@ def score_by(kind: str, wishes: Wishes | Judges) -> Score:
 def _watch(wishes: Wishes, prompts: Sequence[str]) -> Watch:
     if wishes.unused == wishes.judge:
         raise InterplayError(f"The reward '{wishes.unused}' judges already; let another one watch, or none.")
-    unused = None if wishes.unused == NO_UNUSED else score_by(wishes.unused, wishes)
-    return Watch(prompts, score_by(wishes.judge, wishes), wishes.judge, unused, f"{wishes.unused}, unused", batch=4)
+    judge = score_by(wishes.judge, wishes.judges)
+    unused = None if wishes.unused == NO_UNUSED else score_by(wishes.unused, wishes.judges)
+    return Watch(prompts, judge, wishes.judge, unused, f"{wishes.unused}, unused", batch=4)
 
 
 def _examples(model: Any, vae: Any, images: Tensor | None, captions: Sequence[str]) -> Examples | None:

@@ -15,7 +15,7 @@ from torch import Tensor
 from ....errors import InterplayError
 from ...training.raft import WINNERS, RaftSettings, Winner, choose, draw_winners
 from .refl import ModelTrainee
-from .refl_run import NO_UNUSED, Judges, _places, lines, score_by
+from .refl_run import NO_UNUSED, Judges, _places, judges_of, lines, score_by
 
 EVERYTHING = -1000.0  # of the lowest reward that is kept: none is below
 
@@ -45,8 +45,7 @@ class Drawn:
 def from_widgets(widgets: dict[str, Any]) -> tuple[Wishes, RaftSettings]:
     """The node's widgets as what they mean."""
     w = dict(widgets)
-    judges = Judges(*(w.pop(name) for name in ("matcher", "captioner", "encoder")))
-    size = (w.pop("height"), w.pop("width"))
+    judges, size = judges_of(w), (w.pop("height"), w.pop("width"))
     wishes = Wishes(judges=judges, size=size, **{n: w.pop(n) for n in ("prompts", "judge", "tie", "name", "resume")})
     names = {"steps": "draw_steps", "cfg": "draw_cfg", "batch_of_pictures": "draw_batch"}
     keep = w.pop("keep")
