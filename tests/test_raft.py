@@ -89,7 +89,9 @@ def test_what_was_drawn_is_not_drawn_again(tmp_path):
     assert all(torch.equal(a.latent, b.latent) and a.rewards == b.rewards for a, b in zip(first, again, strict=True))
     with pytest.raises(InterplayError, match="pictures of other prompts"):
         draw_winners(TinyTrainee(), score, ("blue", "red", "green"), SMALL, 0, tmp_path)
-    with pytest.raises(InterplayError, match="other prompts or settings"):
+    with pytest.raises(InterplayError, match="other prompts, rewards"):
+        draw_winners(TinyTrainee(), score, PROMPTS, SMALL, 0, tmp_path, judged="itm")
+    with pytest.raises(InterplayError, match="other prompts, rewards, sizes or settings"):
         draw_winners(TinyTrainee(), score, PROMPTS, RaftSettings(**{**vars(SMALL), "draw_steps": 6}), 0, tmp_path)
 
 
@@ -146,7 +148,7 @@ def train(out: Path, settings: RaftSettings = SMALL, resume: bool = False, repor
 def test_learning_from_winners_makes_them_likelier(tmp_path):
     settings = RaftSettings(**{**vars(SMALL), "steps": 40, "dropout": 0.0})
     model, _ = train(tmp_path / "run", settings)
-    winners = draw_winners(model, Wanted(), PROMPTS, settings, 0, tmp_path / "run")
+    winners = draw_winners(model, Wanted(), PROMPTS, settings, 0, tmp_path / "run", judged="wanted, none")
     with torch.no_grad():
         after = sum(float(raft_loss(model, winners, settings, n, range(4))) for n in range(100, 120))
         model.on = False

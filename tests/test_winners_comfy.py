@@ -91,8 +91,9 @@ def test_resume_takes_what_was_drawn_and_a_new_run_does_not(loaded, folders: Pat
     monkeypatch.setattr(winners.ModelTrainee, "denoise", lambda *_: pytest.fail("drawn again"))
     again, *_ = run_node(loaded, resume=True)
     assert torch.equal(first, again)
-    with pytest.raises(ValueError, match="other prompts or settings"):
-        run_node(loaded, resume=True, seed=6)
+    for change in ({"seed": 6}, {"tie": "likelihood"}, {"width": 64}):
+        with pytest.raises(ValueError, match="other prompts, rewards, sizes"):
+            run_node(loaded, resume=True, **change)
     with pytest.raises(pytest.fail.Exception, match="drawn again"):
         run_node(loaded)
 

@@ -136,14 +136,20 @@ def draw_winners(
     out: Path,
     tell: Any = None,
     tie: Score | None = None,
+    judged: str = "",
 ) -> list[Winner]:
     """The winners of every prompt, best first; ``out`` keeps each batch, so that an ended run draws it only once.
 
     tie: another reward, which puts pictures of the same ``score`` in order (the caption reward of several is often 1).
+    judged: names of the rewards; what was drawn is only taken again where these, the settings and the size agree.
+
+    Raises:
+        InterplayError: ``out`` holds what was drawn of other prompts or in another way, or a reward is not finite.
     """
     folder = out / WINNERS / f"round_{turn}"
     folder.mkdir(parents=True, exist_ok=True)
-    each, how = max(1, settings.draw_batch // settings.pictures), {name: getattr(settings, name) for name in DRAWN}
+    each = max(1, settings.draw_batch // settings.pictures)
+    how = {name: getattr(settings, name) for name in DRAWN} | {"judged": judged, "shape": list(model.shape)}
     winners: list[Winner] = []
     for start in range(0, len(prompts), each):
         part = list(prompts[start : start + each])
@@ -151,7 +157,10 @@ def draw_winners(
         if file.is_file():
             held = torch.load(file, weights_only=True)
             if held["prompts"] != part or held.get("how") != how:
-                raise InterplayError(f"{file} holds pictures of other prompts or settings; choose another folder.")
+                raise InterplayError(
+                    f"{file} holds pictures of other prompts, rewards, sizes or settings; choose another folder "
+                    "(in ComfyUI: another name), or start anew without resuming."
+                )
         else:
             held = {"how": how} | _draw_part(model, [score, *([tie] if tie else [])], part, settings, turn, start)
             torch.save(held, file.with_suffix(".tmp"))
@@ -301,10 +310,11 @@ def _round(job: RaftJob, settings: RaftSettings, run: Run, rows: Sequence[int], 
 
 def _winners(job: RaftJob, settings: RaftSettings, run: Run, turn: int, out: Path) -> list[Winner]:
     """Of this round; drawn by the first process, read by all."""
+    judged = f"{job.score_name}, {job.tie_name}"
     if run.workers.rank == 0:
-        draw_winners(job.model, job.score, job.prompts, settings, turn, out, job.drawn, job.tie)
+        draw_winners(job.model, job.score, job.prompts, settings, turn, out, job.drawn, job.tie, judged)
     run.workers.wait()
-    found = draw_winners(job.model, job.score, job.prompts, settings, turn, out)
+    found = draw_winners(job.model, job.score, job.prompts, settings, turn, out, judged=judged)
     used, first = choose(found, settings), [w for w in found if w.place == 0]
     line = {
         "round": turn,

@@ -91,8 +91,8 @@ def _draw(args: argparse.Namespace, model: Any, score: Any, prompts: Any, settin
     def paint(latents: Any) -> Any:  # the whole decoder; a trainee's own may be a small one
         return PipelineTrainee.decode(model, latents.to(model.device())).clamp(0.0, 1.0)
 
-    tie = _tie(args)
-    winners = draw_winners(model, score, prompts, settings, 0, args.out, teller("prompt"), tie)
+    judged = f"{args.judge}, {args.tie}"
+    winners = draw_winners(model, score, prompts, settings, 0, args.out, teller("prompt"), _tie(args), judged)
     used = choose(winners, settings)
     print(f"{write_data(paint, used, args.out / 'data', rules)} names {len(used)} pictures of {len(prompts)} prompts.")
     return 0

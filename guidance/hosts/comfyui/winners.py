@@ -78,7 +78,8 @@ def draw_best(model: Any, clip: Any, vae: Any, wishes: Wishes, settings: RaftSet
         bar.update_absolute(done, planned)
 
     trainee.load()
-    drawn = draw_winners(trainee, score, prompts, settings, 0, out, tell, tie)
+    judged = f"{wishes.judge}, {wishes.tie}"
+    drawn = draw_winners(trainee, score, prompts, settings, 0, out, tell, tie, judged)
     used = choose(drawn, settings)
     return Drawn(_painted(trainee, used, settings.draw_batch), "\n".join(w.prompt for w in used), _report(drawn, used))
 
