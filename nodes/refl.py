@@ -56,7 +56,8 @@ class ReFLTrainer(io.ComfyNode):
             category=CATEGORY,
             description="Trains a LoRA so that pictures show what prompts say. 'refl' follows the gradient of a "
             "matching model; 'raft' draws several pictures a prompt, and learns from those that the caption reward "
-            "likes best. The model that comes in is left as it was.",
+            "likes best; 'twins' draws a prompt and its words the wrong way round from the same noise, and learns "
+            "what sets them apart. The model that comes in is left as it was.",
             is_output_node=True,
             inputs=[
                 io.Model.Input("model", tooltip="SD1.x, SD2.x or SDXL; LoRAs before it stay on."),
@@ -67,7 +68,8 @@ class ReFLTrainer(io.ComfyNode):
                     options=list(refl_run.METHODS),
                     default="refl",
                     tooltip="refl: by the gradient of 'reward'. raft: by the best of several pictures as 'judge' finds "
-                    "them, which needs no gradient.",
+                    "them, which needs no gradient. twins: by pictures of a prompt and of its words the wrong way "
+                    "round, as 'reward' tells them apart; wants prompts with two different things.",
                 ),
                 _text("prompts", PROMPTS, "Prompts to train on, one a line.", multiline=True),
                 _text(
@@ -86,10 +88,10 @@ class ReFLTrainer(io.ComfyNode):
                 _number("height", 512, 64, 4096, "Of the pictures, in pixels."),
                 io.Combo.Input(
                     "reward",
-                    options=list(KINDS),
+                    options=[*KINDS, refl_run.CAPTION],
                     default="itm",
-                    tooltip="refl: itm, itc: does the picture match the prompt (matcher); likelihood: how likely are "
-                    "the prompt's words where the picture is captioned (captioner).",
+                    tooltip="refl, twins: itm, itc: does the picture match the prompt (matcher); likelihood: how "
+                    "likely are the prompt's words where the picture is captioned (captioner). twins alone: caption.",
                 ),
                 *_judges(),
                 io.Combo.Input(
@@ -105,14 +107,31 @@ class ReFLTrainer(io.ComfyNode):
                     tooltip="A reward that is neither trained nor judges: training ends when it falls while the "
                     "trained one rises (reward hacking).",
                 ),
-                _number("ladder", 40, 2, 1000, "refl: steps of the way down from noise."),
-                _number("first", 30, 0, 999, "refl: first step at which the picture may be read, counted from noise."),
-                _number("last", 39, 0, 999, "refl: last step at which the picture may be read."),
+                _number("ladder", 40, 2, 1000, "refl, twins: steps of the way down from noise."),
+                _number(
+                    "first",
+                    30,
+                    0,
+                    999,
+                    "refl: first step at which the picture may be read, counted from noise. twins: first step at which "
+                    "they may part; 0 is right.",
+                ),
+                _number(
+                    "last",
+                    39,
+                    0,
+                    999,
+                    "refl: last step at which the picture may be read. twins: a fifth of the ladder.",
+                ),
                 _number(
                     "carry", 0, 0, 100, "refl: earlier steps that carry a gradient too; each costs a step's memory."
                 ),
                 _amount(
-                    "cfg", 1.0, 30.0, 0.1, "refl: guidance scale on the way down; 1 is the papers' and the cheapest."
+                    "cfg",
+                    1.0,
+                    30.0,
+                    0.1,
+                    "refl, twins: guidance scale on the way down; 1 is the papers' and the cheapest, twins want 5.",
                 ),
                 _amount("reward_weight", 1e-3, 1e4, 1e-4, "refl: lambda of the reward term."),
                 io.Combo.Input(
@@ -123,7 +142,7 @@ class ReFLTrainer(io.ComfyNode):
                     "captions; none.",
                 ),
                 _amount("pretrain_weight", 1e-3, 1e4, 1e-4, "refl: weight of what holds the model."),
-                _number("pictures", 4, 2, 64, "raft: pictures drawn for each prompt."),
+                _number("pictures", 4, 2, 64, "raft: pictures drawn for each prompt; twins: for each of both."),
                 _number("batch_of_pictures", 4, 1, 64, "raft: pictures drawn at once."),
                 _number("validate_every", 25, 1, 100000, "Steps between validations; each saves a checkpoint."),
                 _amount("validation_cfg", 5.0, 30.0, 0.1, "Guidance scale of validation pictures and of raft's."),
@@ -150,6 +169,23 @@ class ReFLTrainer(io.ComfyNode):
                     "refl, pretrain 'images': their captions, one a line.",
                     multiline=True,
                     optional=True,
+                ),
+                io.Int.Input(
+                    "points",
+                    default=512,
+                    min=1,
+                    max=100000,
+                    optional=True,
+                    tooltip="twins: places that are drawn on from; each costs twice 'pictures' pictures.",
+                ),
+                io.Float.Input(
+                    "push",
+                    default=2.0,
+                    min=0.0,
+                    max=100.0,
+                    step=0.1,
+                    optional=True,
+                    tooltip="twins: how far a prompt and its twin are moved apart.",
                 ),
             ],
             outputs=[

@@ -1,4 +1,4 @@
-"""Run by ``accelerate launch``: a short ReFL run, or a RAFT run, on the tiny model; what was trained goes to a file."""
+"""Run by ``accelerate launch``: a short run of ReFL, of ReFL on twins, or of RAFT, on the tiny model."""
 
 from __future__ import annotations
 
@@ -25,6 +25,12 @@ def run(kind: str, out: Path) -> TinyTrainee:
             steps=3, batch=4, ladder=6, first=2, last=4, carry=1, rate=3e-2, weight=1.0, validate_every=2, save_every=2
         )
         train_refl(ReflJob(model, Wanted(), PROMPTS, watch), settings, out)
+    elif kind == "twins":
+        settings = ReflSettings(
+            steps=3, batch=4, ladder=6, first=0, last=2, rate=3e-2, weight=1.0, validate_every=2, twins=2, points=6
+        )
+        job = ReflJob(model, Wanted(), PROMPTS, watch, negatives=lambda p: [q for q in PROMPTS if q != p])
+        train_refl(job, settings, out)
     else:
         raft = RaftSettings(pictures=2, draw_steps=4, draw_cfg=2.0, steps=3, batch=4, rate=3e-2, validate_every=2)
         train_raft(RaftJob(model, Wanted(), "wanted", PROMPTS, watch), raft, out)

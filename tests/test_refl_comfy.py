@@ -190,11 +190,15 @@ def run_node(loaded, images=None, **changes):
     return ReFLTrainer.execute(*loaded, images=images, **node_widgets(**changes)).args
 
 
-@pytest.mark.parametrize("method", ["refl", "raft"])
+TWINS = {"first": 0, "last": 1, "points": 6, "pictures": 3, "cfg": 2.0, "push": 1.0}
+
+
+@pytest.mark.parametrize("method", ["refl", "raft", "twins"])
 def test_node_writes_a_lora_that_the_hosts_loader_reads_whole(loaded, folders, method, caplog):
     import nodes as host_nodes
 
-    trained, lora, losses, pictures, report, path = run_node(loaded, method=method)
+    more = TWINS if method == "twins" else {}
+    trained, lora, losses, pictures, report, path = run_node(loaded, method=method, **more)
     assert path == str(folders / "loras/tiny.safetensors") and len(losses["loss"]) == 2
     assert pictures.shape == (2, 128, 128, 3)
     said = json.loads(report)
@@ -204,6 +208,20 @@ def test_node_writes_a_lora_that_the_hosts_loader_reads_whole(loaded, folders, m
     assert "not loaded" not in caplog.text
     assert set(by_host.patches) == set(trained.patches) and len(by_host.patches) == len(lora) // 3 == 28
     assert not loaded[0].patches
+
+
+def test_twins_take_the_caption_reward_and_only_they(loaded, folders):
+    with pytest.raises(ValueError, match="caption reward has no gradient"):
+        run_node(loaded, reward="caption")
+    with pytest.raises(ValueError, match="No prompt has a twin"):
+        run_node(loaded, method="twins", prompts="a red robot", **TWINS)
+    *_, report, _ = run_node(loaded, method="twins", reward="caption", **TWINS)
+    assert json.loads(report)["reward"] == "caption"
+    points = folders / "output/interplay_training/tiny/points"
+    held = [torch.load(file, weights_only=True) for file in sorted(points.glob("*.pt"))]
+    assert sum(len(part["texts"]) for part in held) == 6
+    for prompt, twin in (pair for part in held for pair in part["texts"]):
+        assert prompt in PROMPTS and sorted(prompt.split()) == sorted(twin.split()) and prompt != twin
 
 
 def test_node_takes_pictures_and_captions(loaded, folders):

@@ -19,14 +19,15 @@ from interplay.guidance.training.refl_options import pixelworld_prompts, trainin
 
 PROMPT = "a red robot carrying a blue box"
 COMMON = ("--watch-count", "2", "--steps", "2", "--rank", "2", "--validate-every", "1", "--validate-steps", "2")
-REFL = ("--prompt-count", "2", "--batch", "2", "--ladder", "3", "--first", "1", "--last", "2", "--carry", "0")
+REFL = ("--prompt-count", "2", "--batch", "2", "--ladder", "3", "--first", "1", "--last", "2", "--twins", "0")
+TWINS = (*REFL[:6], "--first", "0", "--last", "1", "--twins", "2", "--points", "4", "--balance", "0", "--cfg", "2")
 RAFT = ("--prompt-count", "2", "--batch", "2", "--pictures", "2", "--draw-steps", "2")
 
 
-@pytest.mark.parametrize("kind", ["refl", "raft"])
-def test_a_run_by_command(kind, tmp_path, capsys):
+@pytest.mark.parametrize(("kind", "options"), [("refl", REFL), ("refl", TWINS), ("raft", RAFT)])
+def test_a_run_by_command(kind, options, tmp_path, capsys):
     out = tmp_path / "run"
-    command = ["train", kind, "--out", str(out), *COMMON, *(REFL if kind == "refl" else RAFT)]
+    command = ["train", kind, "--out", str(out), *COMMON, *options]
     assert main(command) == 0
     report = json.loads((out / "report.json").read_text())
     assert [v["step"] for v in report["validations"]] == [0, 1, 2] and report["steps"] == 2
@@ -44,6 +45,16 @@ def test_a_run_by_command(kind, tmp_path, capsys):
         assert torch.equal(pipeline.unet(x, t, text).sample, before)
     assert torch.equal(after, before) == (report["kept"] == 0)
     assert main(command) == 2 and "resume it or choose another folder" in capsys.readouterr().err
+
+
+def test_the_caption_reward_trains_twins_alone(tmp_path, capsys):
+    run = ["train", "refl", "--out", str(tmp_path / "run"), "--reward", "caption", *COMMON]
+    assert main([*run, *REFL]) == 2 and "no gradient" in capsys.readouterr().err
+    assert main([*run, *TWINS, "--judge", "itm"]) == 0
+    held = torch.load(next((tmp_path / "run/points").glob("*.pt")), weights_only=True)
+    assert held["how"]["judged"] == "caption" and held["leads"].abs().max() > 0
+    for prompt, twin in held["texts"]:
+        assert prompt in pixelworld_prompts(2, 4100) and sorted(prompt.split()) == sorted(twin.split()) != twin.split()
 
 
 def test_winners_become_training_data_for_the_trainer_with_negatives(tmp_path, capsys):

@@ -19,7 +19,7 @@ pytest.importorskip("accelerate")
 TESTS = Path(__file__).parent
 
 
-@pytest.mark.parametrize("kind", ["refl", "raft"])
+@pytest.mark.parametrize("kind", ["refl", "twins", "raft"])
 def test_two_processes_train_as_one(tmp_path, kind):
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(TESTS)}
     script = [str(TESTS / "refl_processes.py"), kind, str(tmp_path / "two")]

@@ -33,6 +33,7 @@ from .refl_model import (
 )
 from .refl_state import Run, Stopped, loop
 from .refl_watch import Watch, validate
+from .twins import Lesson, Negatives, draw_points, lessons, negatives_by_rule, paired, twin_losses
 
 logger = logging.getLogger(__name__)
 
@@ -74,6 +75,11 @@ class ReflSettings:
     norm. ema: decay of the moving average that is handed out (0: none). checkpoint: run blocks twice instead of keeping
     them. decode_crop: side in latent pixels of the part that is decoded, 0 for the whole. validate_every, patience:
     validations without a better caption reward until the run ends (0: never). save_every: steps.
+
+    twins: pictures that a prompt and its twin each draw on from one place, at a step from ``first`` to ``last``; see
+    the module ``twins`` (0: none, the gradient goes through the reward). points: such places. stride: of their steps
+    from the third on. push: how far estimates are moved, in what sets the twins apart. sharp: how much a better lead
+    counts. balance: the least share of pictures that show the rarer twin.
     """
 
     steps: int = 100
@@ -102,12 +108,19 @@ class ReflSettings:
     patience: int = 0
     save_every: int = 25
     seed: int = 0
+    twins: int = 0
+    points: int = 512
+    stride: int = 3
+    push: float = 2.0
+    sharp: float = 7.0
+    balance: float = 0.1
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch", "ladder", "validate_every", "validate_steps", "save_every"):
+        for name in ("steps", "batch", "ladder", "validate_every", "validate_steps", "save_every", "points", "stride"):
             if getattr(self, name) < 1:
                 raise InterplayError(f"{name} is {getattr(self, name)}; give a number of at least 1.")
-        for name in ("micro", "carry", "decode_crop", "patience", "warm", "eta", "weight", "pretrain_weight", "clip"):
+        amounts = ("eta", "weight", "pretrain_weight", "clip", "push", "sharp")
+        for name in ("micro", "carry", "decode_crop", "patience", "warm", "twins", *amounts):
             if not getattr(self, name) >= 0:
                 raise InterplayError(f"{name} is {getattr(self, name)}; give a number of 0 or more.")
         if not 0 < self.rate < 1:
@@ -121,6 +134,10 @@ class ReflSettings:
             raise InterplayError(f"The loss form is one of {', '.join(FORMS)}, not '{self.form}'.")
         if self.pretrain not in PRETRAIN:
             raise InterplayError(f"The pre-training term is one of {', '.join(PRETRAIN)}, not '{self.pretrain}'.")
+        if not 0 <= self.balance < 0.5:
+            raise InterplayError(f"balance is {self.balance}; give a share from 0 to less than 0.5, such as 0.1.")
+        if self.twins and (self.form == "literal" or self.pretrain == "images"):
+            raise InterplayError("Twins are held by the anchor and have no loss form; use them with neither.")
 
 
 def reward_loss(rewards: Tensor, form: str, margin: float, weight: float) -> Tensor:
@@ -239,7 +256,8 @@ def _pretrain(
 @dataclass(frozen=True)
 class ReflJob:
     """What to train on. prompts: for training. watch: what the run is measured by, on prompts it is not trained on.
-    report: called after each step with its figures; sample: called with a step and validation pictures.
+    report: called after each step with its figures; sample: called with a step and validation pictures. For twins
+    ``reward`` needs no gradient, ``negatives`` gives a prompt's twins, and drawn is called while points are drawn.
     """
 
     model: Trainee
@@ -249,6 +267,8 @@ class ReflJob:
     examples: Examples | None = None
     report: Callable[[int, int, Mapping[str, float]], None] | None = None
     sample: Callable[[int, Tensor], None] | None = None
+    drawn: Callable[[int, int, Mapping[str, float]], None] | None = None
+    negatives: Negatives = negatives_by_rule
 
 
 @dataclass(frozen=True)
@@ -274,6 +294,7 @@ def train_refl(job: ReflJob, settings: ReflSettings, out: Path, resume: bool = F
     if settings.form == "literal":
         logger.warning(LITERAL)
         settings = replace(settings, patience=settings.patience or 1)
+    pairs = paired(job.prompts, job.negatives) if settings.twins else []
     run = Run(
         out,
         {"trainer": "refl", "reward": job.reward.name, "prompts": len(job.prompts), **asdict(settings)},
@@ -288,9 +309,10 @@ def train_refl(job: ReflJob, settings: ReflSettings, out: Path, resume: bool = F
     try:
         if run.state.step == 0 and not run.state.first:
             _validate(job, settings, run)
+        learnt = _lessons(job, pairs, settings, run, out) if settings.twins else []
 
         def body(number: int) -> None:
-            _step(job, settings, run, rows, number)
+            _step(job, settings, run, rows, number, learnt)
             if run.state.step % settings.validate_every == 0:
                 _validate(job, settings, run)
 
@@ -306,13 +328,30 @@ class Enough(Exception):
     """Validation says that it is time to end."""
 
 
-def _step(job: ReflJob, settings: ReflSettings, run: Run, rows: Sequence[int], number: int) -> None:
+def _lessons(
+    job: ReflJob, pairs: Sequence[tuple[str, list[str]]], settings: ReflSettings, run: Run, out: Path
+) -> list[Lesson]:
+    """What twins teach; drawn by the first process, read by all."""
+    if run.workers.rank == 0:
+        draw_points(job.model, job.reward, job.reward.name, pairs, settings, out, job.drawn)
+    run.workers.wait()
+    points = draw_points(job.model, job.reward, job.reward.name, pairs, settings, out)
+    return lessons(points, settings.sharp, settings.balance)
+
+
+def _step(
+    job: ReflJob, settings: ReflSettings, run: Run, rows: Sequence[int], number: int, learnt: Sequence[Lesson]
+) -> None:
     """Gradients of all rows, a few at a time, and the optimiser's step."""
     size = settings.micro or len(rows)
     totals: dict[str, Tensor] = {}
     for start in range(0, len(rows), size):
         part = rows[start : start + size]
-        losses = refl_losses(job.model, job.reward, job.prompts, settings, number, part, job.examples)
+        if settings.twins:
+            with twice_instead_of_kept(job.model.heavy(), settings.checkpoint):
+                losses = twin_losses(job.model, learnt, settings, number, part)
+        else:
+            losses = refl_losses(job.model, job.reward, job.prompts, settings, number, part, job.examples)
         share = len(part) / len(rows)
         (losses["loss"] * share).backward()
         for name, value in losses.items():

@@ -26,6 +26,25 @@ PRESETS: dict[str, dict[str, Any]] = {
     "imagereward": {},
     "realigndiff": {"ladder": 50, "first": 30, "last": 49, "margin": 1.0, "patience": 4},
     PIXELWORLD: {
+        "steps": 500,
+        "batch": 8,
+        "ladder": 12,
+        "first": 0,
+        "last": 2,
+        "cfg": 5.0,
+        "eta": 0.0,
+        "weight": 1.0,
+        "pretrain_weight": 5.0,
+        "rate": 3e-3,
+        "warm": 10,
+        "ema": 0.98,
+        "validate_every": 250,
+        "validate_steps": 12,
+        "save_every": 50,
+        "twins": 4,
+        "points": 1024,
+    },
+    "drtune": {
         "steps": 200,
         "batch": 8,
         "ladder": 12,
@@ -48,7 +67,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options."""
     add_shared(parser)
     parser.add_argument("--reward", nargs="+", default=["itm"], metavar="KIND[=WEIGHT]",
-                        help="gradient rewards, mixed by weight: itm, itc, likelihood (itm)")  # fmt: skip
+                        help="gradient rewards, mixed by weight: itm, itc, likelihood (itm); with --twins also "
+                        "caption, which has no gradient")  # fmt: skip
     parser.add_argument("--images", type=Path, metavar="FOLDER",
                         help="pictures with captions for --pretrain images")  # fmt: skip
     add_settings(parser, ReflSettings, PRESETS)
@@ -64,18 +84,28 @@ def _run(args: argparse.Namespace) -> int:
 
     settings = settings_of(args, ReflSettings, PRESETS, PIXELWORLD if args.model == PIXELWORLD else "imagereward")
     prompts = training_prompts(args)
-    reward, watch = _reward(args), watch_of(args, prompts, "itc")
+    reward, watch = _reward(args, settings.twins > 0), watch_of(args, prompts, "itc")
     model = open_trainee(args, settings.seed)
     examples = _examples(args, model) if settings.pretrain == "images" else None
-    job = ReflJob(model, reward, prompts, watch, examples, teller("step"), sampler(args.out))
+    told = (teller("step"), sampler(args.out), teller("point"))
+    job = ReflJob(model, reward, prompts, watch, examples, *told, _negatives(args.model == PIXELWORLD))
     outcome = train_refl(job, settings, args.out, args.resume)
     return finish(args, model, outcome, "refl", reward.name)
 
 
-def _reward(args: argparse.Namespace) -> Any:
+def _negatives(pixelworld: bool) -> Any:
+    """The rule that finds a prompt's twins; PixelWorld's says nothing that is held out."""
+    from .pixelworld import swaps
+    from .twins import negatives_by_rule
+
+    return swaps if pixelworld else negatives_by_rule
+
+
+def _reward(args: argparse.Namespace, drawn: bool) -> Any:
+    """drawn: rewards only look at pictures, so the caption reward will do."""
     from ...errors import InterplayError
-    from .refl_options import device_of
-    from .refl_rewards import open_reward, weighted
+    from .refl_options import device_of, score_of
+    from .refl_rewards import GradientReward, open_reward, weighted
 
     parts = []
     for text in args.reward:
@@ -84,6 +114,11 @@ def _reward(args: argparse.Namespace) -> Any:
             share = float(weight or 1)
         except ValueError:
             raise InterplayError(f"The weight in '{text}' is no number; write for example itm=0.7.") from None
+        if kind == "caption":
+            if not drawn:
+                raise InterplayError("The caption reward has no gradient; use itm or likelihood, or --twins 4.")
+            parts.append((GradientReward(kind, 1.0, score_of(kind, args)), share))
+            continue
         parts.append((open_reward(kind, reward_place(kind, args), device_of(args.device), args.download), share))
     return weighted(parts)
 

@@ -23,10 +23,12 @@ from ...training.refl import Examples, Outcome, ReflJob, ReflSettings, train_ref
 from ...training.refl_options import as_image
 from ...training.refl_rewards import KINDS, GradientReward, model_reward, pixelworld_reward
 from ...training.refl_watch import Score, Watch
+from ...training.twins import negatives_by_rule
 from .refl import ModelTrainee, with_lora
 from .scores import CAPTIONERS, ENCODERS, MATCHERS, PIXELWORLD, choices, opened
 
-METHODS = ("refl", "raft")
+METHODS = ("refl", "raft", "twins")
+CAPTION = "caption"
 NO_UNUSED = "none"
 EMA = 0.95  # of the LoRA that is handed out
 
@@ -97,11 +99,13 @@ def from_widgets(widgets: dict[str, Any]) -> tuple[Wishes, ReflSettings | RaftSe
         "ema": EMA,
         **{name: w.pop(name) for name in ("steps", "batch", "seed", "validate_every", "patience")},
     }
+    twins: dict[str, Any] = {name: w.pop(name) for name in ("points", "push") if name in w}
     if wishes.method == "raft":
         found = {"pictures": w["pictures"], "draw_batch": w["batch_of_pictures"], "draw_cfg": shared["validate_cfg"]}
         return wishes, RaftSettings(**found, **shared)
-    for name in ("pictures", "batch_of_pictures"):
-        w.pop(name)
+    pictures, _ = w.pop("pictures"), w.pop("batch_of_pictures")
+    if wishes.method == "twins":
+        w |= {"twins": pictures, **twins}
     return wishes, ReflSettings(weight=w.pop("reward_weight"), eta=0.0, **w, **shared)
 
 
@@ -154,7 +158,9 @@ def train(
     if not prompts or not watched:
         raise InterplayError("Give prompts to train on and other prompts to validate with, one a line.")
     captions = lines(wishes.pretrain_captions)
-    trainee = ModelTrainee(model, clip, vae, [*prompts, *watched, *captions], wishes.size)
+    twins = {prompt: negatives_by_rule(prompt) for prompt in prompts} if wishes.method == "twins" else {}
+    texts = [*prompts, *watched, *captions, *(twin for found in twins.values() for twin in found)]
+    trainee = ModelTrainee(model, clip, vae, texts, wishes.size)
     out, target = _places(wishes.name)
     kept = _Kept(settings)
     watch = _watch(wishes, watched)
@@ -164,8 +170,9 @@ def train(
             job = RaftJob(trainee, score, wishes.judge, prompts, watch, kept.step, kept.drawn, kept.sample)
             outcome = train_raft(job, settings, out, wishes.resume)
         else:
-            reward, examples = _reward(wishes.reward, wishes.judges), _examples(model, vae, images, captions)
-            refl = ReflJob(trainee, reward, prompts, watch, examples, kept.step, kept.sample)
+            reward, examples = _trained(wishes), _examples(model, vae, images, captions)
+            told = (kept.step, kept.sample, kept.drawn)
+            refl = ReflJob(trainee, reward, prompts, watch, examples, *told, lambda prompt: twins[prompt])
             outcome = train_refl(refl, settings, out, wishes.resume)
         assert trainee.lora is not None
         lora, layers = trainee.lora, len(trainee.lora.own)
@@ -216,6 +223,15 @@ def _places(name: str) -> tuple[Path, Path]:
 
 def _base(model: Any) -> str:
     return "sdxl_base_v1-0" if "SDXL" in type(model.model).__name__ else "sd_v1"
+
+
+def _trained(wishes: Wishes) -> GradientReward:
+    """The reward that trains. Twins only look at it, so that the caption reward will do."""
+    if wishes.reward != CAPTION:
+        return _reward(wishes.reward, wishes.judges)
+    if wishes.method != "twins":
+        raise InterplayError("The caption reward has no gradient; choose itm or likelihood, or the method 'twins'.")
+    return GradientReward(CAPTION, 1.0, score_by(CAPTION, wishes.judges))
 
 
 def _reward(kind: str, judges: Judges) -> GradientReward:
