@@ -834,20 +834,76 @@ def _reweight(
 
 REFL_NOTE = """## A LoRA without a single picture
 
-PixelWorld learns to draw what prompts say: a small model that ships with the pack says how well each picture matches
-its prompt, and the LoRA follows the gradient (*refl*). Set *method* to *raft* to draw several pictures a prompt
-instead, and learn from those with the best captions.
+PixelWorld learns to draw what prompts say. Each prompt and its *twin*, the same words the wrong way round, are drawn
+from the same noise, a small model that ships with the pack says which picture shows which, and the LoRA learns what
+sets them apart (*twins*). Other ways of *method*: *refl* follows the reward's gradient, *raft* learns from the pictures
+with the best captions.
 
-Takes minutes on a CPU. **Cancel** loses nothing: switch *resume* on and run again. The LoRA is in `models/loras`
-afterwards. Left: the same prompt and seed before and after; it is not one of the prompts trained on.
+Takes some ten minutes on a CPU, half of them to draw. **Cancel** loses nothing: switch *resume* on and run again. The
+LoRA is in `models/loras` afterwards. Left: the same prompt and seed before and after; it is not one of the prompts
+trained on.
 """
-REFL_PROMPTS = """a red robot carrying a blue box in the forest
-a green cat chasing a pink ball in the sea
-a white ghost riding a purple car in the city
-a yellow bird and an orange cup in the desert
-a blue fish pushing a red crown in the snow
-a pink star and a green box in the cave"""
-REFL_OTHERS = """a blue robot pushing a red star in the snow
+REFL_PROMPTS = """a blue cup riding an orange robot in the snow
+a pink crown and a white ghost in the cave
+a purple crown pushing an orange robot in the snow
+a pink car and an orange ghost in the sea
+a pink crown riding a red car in the snow
+a yellow rabbit and a red ball in the forest
+a pink ghost riding a white rabbit in the city
+a green cat and a purple ghost in the city
+a pink box pushing a blue ball in the city
+a red bird chasing a green star in the city
+an orange rabbit and a green bird in the forest
+a blue star kicking a yellow fish in the city
+a white cat and a pink ball in the snow
+a green ball riding a yellow robot in the snow
+a blue robot and a white rabbit in the forest
+a purple ghost pulling a yellow robot in the sea
+a green robot and a red bird in the sea
+a blue star pulling a purple cup in the desert
+a yellow car and a white rabbit in the forest
+a red rabbit watching a blue robot in the forest
+a red star and a blue cup in the city
+a white cup carrying a red star in the snow
+a green fish and a red robot in the sea
+a white robot kicking a pink ghost in the city
+an orange ghost and a purple robot in the city
+a green cup throwing a red car in the forest
+a green rabbit kicking a red ghost in the city
+a red box and a yellow fish in the desert
+a blue bird pulling a pink cat in the sea
+a red robot pulling an orange ghost in the cave
+a purple car and a yellow ghost in the cave
+a yellow box kicking a purple robot in the cave
+a blue fish and a white ghost in the desert
+a green car pushing a purple box in the desert
+a purple crown watching a white star in the city
+a green star and a white cup in the desert
+a pink box pushing a white ghost in the cave
+a blue star and a red car in the city
+a white ghost pushing a green cat in the cave
+a blue ball and a red box in the sea
+an orange box watching a blue car in the desert
+a pink bird and a white cat in the city
+a blue ghost watching a green cat in the city
+an orange ball and a blue bird in the cave
+a white bird watching a yellow ball in the city
+an orange box and a yellow bird in the snow
+a pink bird kicking a red ghost in the sea
+a red crown kicking a pink cat in the cave"""
+REFL_OTHERS = """a red ghost riding a blue crown in the snow
+a blue robot and a yellow fish in the sea
+a pink star throwing a yellow ball in the snow
+a green cat and a white star in the desert
+a blue car throwing a green box in the sea
+a red fish and a pink rabbit in the snow
+a red cat kicking a green star in the city
+a red bird and a yellow box in the desert
+an orange box throwing a green ghost in the city
+a yellow star and a pink cup in the city
+a white cup throwing an orange robot in the cave
+a purple robot and an orange ball in the city"""
+SAMPLED = """a blue robot pushing a red star in the snow
 a pink rabbit and a green crown in the cave"""
 
 
@@ -857,15 +913,15 @@ def refl_pixelworld() -> Workflow:
     start = _pixel_start(flow, 4, REFL_NOTE)
     load = start[0]
     settings = {
-        "method": "refl", "prompts": REFL_PROMPTS, "validation_prompts": REFL_OTHERS, "lora_name": "pixelworld_refl",
-        "steps": 40, "batch": 4, "learning_rate": 5e-4, "rank": 8, "targets": "attn", "width": 128, "height": 128,
+        "method": "twins", "prompts": REFL_PROMPTS, "validation_prompts": REFL_OTHERS, "lora_name": "pixelworld_refl",
+        "steps": 240, "batch": 8, "learning_rate": 3e-3, "rank": 8, "targets": "attn2", "width": 128, "height": 128,
         "reward": "itm", "matcher": "PixelWorld", "captioner": "PixelWorld", "encoder": "PixelWorld",
-        "judge": "caption", "unused": "itc", "ladder": 12, "first": 5, "last": 11, "carry": 3, "cfg": 1.0,
-        "reward_weight": 1.0, "pretrain": "anchor", "pretrain_weight": 1.0, "pictures": 4, "batch_of_pictures": 8,
-        "validate_every": 20,
+        "judge": "caption", "unused": "itc", "ladder": 12, "first": 0, "last": 2, "carry": 0, "cfg": 5.0,
+        "reward_weight": 1.0, "pretrain": "anchor", "pretrain_weight": 5.0, "pictures": 4, "batch_of_pictures": 8,
+        "validate_every": 120,
         "validation_cfg": 5.0, "patience": 0, "checkpointing": False, "decode_crop": 0, "seed": 0,
         SEED_CONTROL: "fixed", "resume": False,
-        "captions": "",
+        "captions": "", "points": 160, "push": 2.0,
     }  # fmt: skip
     parts = {"model": (load, "model"), "clip": (load, "clip"), "vae": (load, "vae")}
     trained = flow.add("Interplay_ReFLTrainer", (1300, 60), (460, 1240), **parts, **settings)
@@ -908,7 +964,7 @@ def negative_lora_pixelworld() -> Workflow:
         "lora_name": "pixelworld_negatives", "objective": "contrast_hinge", "steps": 900, "batch": 10,
         "learning_rate": 4e-3, "rank": 8, "targets": "attn2", "seed": 0, SEED_CONTROL: "fixed",
         "resume": False,
-        "sample_prompts": REFL_OTHERS, "validate_every": 100, "save_every": 40, "patience": 0, "margin_k": 0.25,
+        "sample_prompts": SAMPLED, "validate_every": 100, "save_every": 40, "patience": 0, "margin_k": 0.25,
         "anchor": 1.0, "low": 0.05, "high": 0.99, "min_snr": 5.0, "resolution": 128, "checkpointing": False,
         "contrast": 0.7, "ema": 0.95, "fade": 0.4, "look_every": 2, "look_first": False, "contrast_from": 0.55,
         "contrast_until": 0.6, "contrast_rest": 0.0, "contrast_space": "clean", "lean": 0.65, "snr_power": 0.5,

@@ -32,6 +32,7 @@ SETS = ("actions held out", "two objects held out")
 TRAINERS = {"ReFL": "refl", "RAFT": "raft"}
 DRAW = "--draw-only --prompt-count 512 --pictures 8 --winners 2 --keep 0.999 --tie itm --draw-steps 12 --draw-batch 32"
 LEARN = "--hold-below 0.45"
+REFL = "--targets attn2 --prompt-count 1024 --watch-count 96"
 
 
 def enlarged(picture: Tensor) -> np.ndarray:
@@ -93,8 +94,8 @@ def going(out: Path) -> list[str]:
 
 
 def refl(out: Path, args: argparse.Namespace) -> int:
-    """A LoRA by the reward's gradient."""
-    return interplay(["train", "refl", *going(out), *(a for a in args.more if a != "--")])
+    """A LoRA by ReFL on twins."""
+    return interplay(["train", "refl", *going(out), *REFL.split(), *(a for a in args.more if a != "--")])
 
 
 def raft(out: Path, args: argparse.Namespace) -> int:

@@ -26,7 +26,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     "imagereward": {},
     "realigndiff": {"ladder": 50, "first": 30, "last": 49, "margin": 1.0, "patience": 4},
     PIXELWORLD: {
-        "steps": 500,
+        "steps": 800,
         "batch": 8,
         "ladder": 12,
         "first": 0,
@@ -38,7 +38,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "rate": 3e-3,
         "warm": 10,
         "ema": 0.98,
-        "validate_every": 250,
+        "validate_every": 400,
         "validate_steps": 12,
         "save_every": 50,
         "twins": 4,
