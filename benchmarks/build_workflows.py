@@ -902,7 +902,19 @@ a red bird and a yellow box in the desert
 an orange box throwing a green ghost in the city
 a yellow star and a pink cup in the city
 a white cup throwing an orange robot in the cave
-a purple robot and an orange ball in the city"""
+a purple robot and an orange ball in the city
+a red star watching a pink rabbit in the desert
+a white cup and a pink fish in the desert
+a red crown chasing an orange car in the desert
+a yellow rabbit and a pink crown in the desert
+a white robot carrying a blue ball in the forest
+a white rabbit and a blue ball in the snow
+a pink cat watching a yellow ball in the sea
+a green rabbit and an orange ghost in the desert
+a green cup pushing a yellow rabbit in the forest
+a pink bird and a white cat in the cave
+a red cat chasing a green rabbit in the sea
+a pink bird and a purple robot in the forest"""
 SAMPLED = """a blue robot pushing a red star in the snow
 a pink rabbit and a green crown in the cave"""
 
@@ -916,7 +928,7 @@ def refl_pixelworld() -> Workflow:
         "method": "twins", "prompts": REFL_PROMPTS, "validation_prompts": REFL_OTHERS, "lora_name": "pixelworld_refl",
         "steps": 240, "batch": 8, "learning_rate": 3e-3, "rank": 8, "targets": "attn2", "width": 128, "height": 128,
         "reward": "itm", "matcher": "PixelWorld", "captioner": "PixelWorld", "encoder": "PixelWorld",
-        "judge": "caption", "unused": "itc", "ladder": 12, "first": 0, "last": 2, "carry": 0, "cfg": 5.0,
+        "judge": "likelihood", "unused": "itc", "ladder": 12, "first": 0, "last": 2, "carry": 0, "cfg": 5.0,
         "reward_weight": 1.0, "pretrain": "anchor", "pretrain_weight": 5.0, "pictures": 4, "batch_of_pictures": 8,
         "validate_every": 120,
         "validation_cfg": 5.0, "patience": 0, "checkpointing": False, "decode_crop": 0, "seed": 0,

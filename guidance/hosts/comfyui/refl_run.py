@@ -201,6 +201,7 @@ class _Kept:
 
     def drawn(self, done: int, planned: int, figures: Any) -> None:
         comfy.model_management.throw_exception_if_processing_interrupted()
+        self.bar.update_absolute(done, planned)
 
     def sample(self, step: int, pictures: Tensor) -> None:
         first = min(self.seen, default=step)
