@@ -57,6 +57,17 @@ def test_the_caption_reward_trains_twins_alone(tmp_path, capsys):
         assert prompt in pixelworld_prompts(2, 4100) and sorted(prompt.split()) == sorted(twin.split()) != twin.split()
 
 
+def test_twins_of_pixelworld_say_nothing_that_is_held_out():
+    from interplay.guidance.training.pixelworld import says_held_out
+    from interplay.guidance.training.twins import negatives_by_rule
+
+    prompts = pixelworld_prompts(64, 4100)
+    assert any(says_held_out(twin) for prompt in prompts for twin in negatives_by_rule(prompt))
+    found = [twin for prompt in prompts for twin in refl_command._negatives(True)(prompt)]
+    assert len(found) > 64 and not any(map(says_held_out, found))
+    assert refl_command._negatives(False)("a red cup and a blue box") == ["a blue cup and a red box"]
+
+
 def test_winners_become_training_data_for_the_trainer_with_negatives(tmp_path, capsys):
     from interplay.guidance.pixelworld.world import request
     from interplay.guidance.training.records import read_records
