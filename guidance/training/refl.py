@@ -27,6 +27,7 @@ from .refl_model import (
     noise_like,
     noise_of,
     seed_of,
+    shuffled,
     stacked,
     twice_instead_of_kept,
     walk,
@@ -191,12 +192,8 @@ class Step:
 
     def prompts(self, prompts: Sequence[str], rows: Sequence[int]) -> list[str]:
         """The prompts of these rows: a new order for every pass through all of them."""
-        out = []
-        for row in rows:
-            epoch, place = divmod(self.number * self.settings.batch + row, len(prompts))
-            g = torch.Generator().manual_seed(seed_of(self.settings.seed, "order", epoch))
-            out.append(prompts[int(torch.randperm(len(prompts), generator=g)[place])])
-        return out
+        turns = [self.number * self.settings.batch + row for row in rows]
+        return [prompts[shuffled(turn, len(prompts), self.settings.seed, "order")] for turn in turns]
 
 
 def refl_losses(

@@ -85,6 +85,13 @@ def seed_of(*names: object) -> int:
     return int.from_bytes(hashlib.sha256(" ".join(map(str, names)).encode()).digest()[:7], "big")
 
 
+def shuffled(turn: int, count: int, *names: object) -> int:
+    """Which of ``count`` things is met in turn number ``turn``: each once a pass, every pass in an order of its own."""
+    epoch, place = divmod(turn, count)
+    order = torch.randperm(count, generator=torch.Generator().manual_seed(seed_of(*names, epoch)))
+    return int(order[place])
+
+
 def noise_like(model: Trainee, names: Sequence[Sequence[object]]) -> Tensor:
     """Standard normal latents (B, C, h, w), one seed for each of ``names``; the same on every device."""
     made = [torch.randn(model.shape, generator=torch.Generator().manual_seed(seed_of(*name))) for name in names]

@@ -27,7 +27,7 @@ import torch
 from torch import Tensor
 
 from ...errors import InterplayError
-from .refl_model import Conditions, Rung, Trainee, conditions, descend, guided, noise_like, seed_of, stacked
+from .refl_model import Conditions, Rung, Trainee, conditions, descend, guided, noise_like, seed_of, shuffled, stacked
 
 if TYPE_CHECKING:
     from .refl import ReflSettings
@@ -135,9 +135,7 @@ _DRAWN = ("ladder", "first", "last", "cfg", "eta", "twins", "stride", "seed", "b
 
 def _twins(pairs: Sequence[tuple[str, Sequence[str]]], seed: int, row: int) -> tuple[str, str]:
     """The prompt and the twin of a point: a new order for every pass through all prompts."""
-    turn, place = divmod(row, len(pairs))
-    order = torch.randperm(len(pairs), generator=torch.Generator().manual_seed(seed_of(seed, "point order", turn)))
-    prompt, twins = pairs[int(order[place])]
+    prompt, twins = pairs[shuffled(row, len(pairs), seed, "point order")]
     return prompt, twins[seed_of(seed, "twin", row) % len(twins)]
 
 
@@ -234,8 +232,9 @@ def twin_losses(
     estimates), "untaught" (what that would be without the LoRA) and "pretrain" (squared change where nothing should
     change: of the empty prompt in the same place, or of the prompt at low noise, in turn).
     """
-    places = [_place(settings.seed, number * settings.batch + row, len(learnt)) for row in rows]
-    picked, rungs = [learnt[i] for i in places], model.ladder(settings.ladder)
+    turns = [number * settings.batch + row for row in rows]
+    picked = [learnt[shuffled(turn, len(learnt), settings.seed, "lessons")] for turn in turns]
+    rungs = model.ladder(settings.ladder)
     at = [seed_of(settings.seed, "rung", number, row) % len(one.walk) for row, one in zip(rows, picked, strict=True)]
     x = torch.stack([one.walk[i] for one, i in zip(picked, at, strict=True)]).to(model.device())
     here = stacked([rungs[i] for i in at], model.device())
@@ -259,12 +258,6 @@ def change(model: Trainee, x: Tensor, rung: Rung, texts: Sequence[str]) -> Tenso
     with torch.no_grad(), model.adapter_off():
         before = model.denoise(x, rung, said).float()
     return model.denoise(x, rung, said).float() - before
-
-
-def _place(seed: int, turn: int, count: int) -> int:
-    epoch, place = divmod(turn, count)
-    order = torch.randperm(count, generator=torch.Generator().manual_seed(seed_of(seed, "lessons", epoch)))
-    return int(order[place])
 
 
 def _hold(
