@@ -933,7 +933,7 @@ def refl_pixelworld() -> Workflow:
         "validate_every": 120,
         "validation_cfg": 5.0, "patience": 0, "checkpointing": False, "decode_crop": 0, "seed": 0,
         SEED_CONTROL: "fixed", "resume": False,
-        "captions": "", "points": 160, "push": 2.0,
+        "captions": "", "points": 160, "push": 2.0, "ghosts": 0.0,
     }  # fmt: skip
     parts = {"model": (load, "model"), "clip": (load, "clip"), "vae": (load, "vae")}
     trained = flow.add("Interplay_ReFLTrainer", (1300, 60), (460, 1240), **parts, **settings)
@@ -980,7 +980,7 @@ def negative_lora_pixelworld() -> Workflow:
         "anchor": 1.0, "low": 0.05, "high": 0.99, "min_snr": 5.0, "resolution": 128, "checkpointing": False,
         "contrast": 0.7, "ema": 0.95, "fade": 0.4, "look_every": 2, "look_first": False, "contrast_from": 0.55,
         "contrast_until": 0.6, "contrast_rest": 0.0, "contrast_space": "clean", "lean": 0.65, "snr_power": 0.5,
-        "clip_norm": 0.02, "check": 0, "stray": 1.3, "hold_below": 0.0,
+        "clip_norm": 0.02, "check": 0, "stray": 1.3, "hold_below": 0.0, "ghosts": 0.5,
     }  # fmt: skip
     parts = {"model": (load, "model"), "clip": (load, "clip"), "vae": (load, "vae"), "captions": (captions, "captions")}
     trained = flow.add("Interplay_NegativeLoRATrainer", (1740, 60), (460, 1040), **parts, **settings)

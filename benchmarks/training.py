@@ -25,16 +25,20 @@ from interplay.guidance.training.objectives import OBJECTIVES
 from interplay.guidance.training.pixelworld import HELD_OUT, told_pairs, verdicts
 
 COLUMNS = ("text", "image", "group", *HELD_OUT, "both sets", "quality")
-BASE = "weights as they are"
+BASE, GHOSTS = "weights as they are", "_ghosts"
 Rows = list[dict[str, list[float]]]
 
 
 def train(objective: str, seed: int, args: argparse.Namespace) -> int:
-    """One run; nothing to do where its LoRA lies there already."""
+    """One run; nothing to do where its LoRA lies there already. The objectives are held against each other without
+    ghosts; a name that ends in GHOSTS has the preset's.
+    """
     out = args.out / f"{objective}_{seed}"
     if (out / "lora.safetensors").is_file():
         return 0
-    command = ["train", "negatives-lora", "--out", str(out), "--objective", objective, "--seed", str(seed)]
+    name = objective.removesuffix(GHOSTS)
+    command = ["train", "negatives-lora", "--out", str(out), "--objective", name, "--seed", str(seed)]
+    command += ["--ghosts", "0"] if name == objective else []
     command += ["--steps", str(args.steps)] if args.steps else []
     command += [option for option in args.more if option != "--"]
     return interplay([*command, *(["--resume"] if (out / "settings.json").is_file() else [])])
@@ -103,7 +107,7 @@ def main() -> None:
     """Train, measure, print."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--objectives", nargs="*", default=list(OBJECTIVES))
+    parser.add_argument("--objectives", nargs="*", default=[*OBJECTIVES, f"contrast_hinge{GHOSTS}"])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--steps", type=int, help="of each run (the preset's)")
     parser.add_argument("--pairs", type=int, default=48, help="of each seed (48)")

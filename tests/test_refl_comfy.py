@@ -198,9 +198,11 @@ def test_node_writes_a_lora_that_the_hosts_loader_reads_whole(loaded, folders, m
     import nodes as host_nodes
 
     more = TWINS if method == "twins" else {}
-    trained, lora, losses, pictures, report, path = run_node(loaded, method=method, **more)
+    trained, lora, losses, pictures, report, path = run_node(loaded, method=method, ghosts=0.5, **more)
     assert path == str(folders / "loras/tiny.safetensors") and len(losses["loss"]) == 2
     assert pictures.shape == (2, 128, 128, 3)
+    settings = json.loads((folders / "output/interplay_training/tiny/settings.json").read_text())
+    assert settings["ghosts"] == 0.5
     said = json.loads(report)
     assert said["trainer"] == method and [v["step"] for v in said["validations"]][:1] == [0]
     with caplog.at_level("WARNING"):

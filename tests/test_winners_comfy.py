@@ -140,7 +140,10 @@ def test_winners_and_their_negatives_make_a_lora(loaded, folders: Path):
         validate_every=2,
         save_every=2,
         hold_below=0.45,
+        ghosts=0.5,
     ).args
+    steps = (folders / "output/interplay_training/winners/metrics.jsonl").read_text().splitlines()
+    assert any("ghosts" in json.loads(line) for line in steps)
     assert json.loads(report)["steps"] == 2 and Path(path) == folders / "loras/winners.safetensors"
     patched, _ = host_nodes.LoraLoader().load_lora(*loaded[:2], "winners.safetensors", 1.0, 0.0)
     assert len(patched.patches) == len(lora) // 3 == 28

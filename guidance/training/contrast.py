@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from ...errors import InterplayError
+from .ghosts import GHOSTS_FROM, errors, once_each, with_ghost
 from .learner import SPACES, Learner, Levels
 from .objectives import OBJECTIVES, Constants, Mean, Terms, active, calibrated, check_clip, loss
 from .records import Record
@@ -43,9 +44,10 @@ class ContrastSettings:
     contrast_space: L_n - L_c of the hinge and of the preference is measured like the other errors ("same"), or as
     an error of the clean picture ("clean"), which has about the same size at all high noise. hold_below: below this
     share of noise the model is held to what it predicts without the LoRA, and pictures teach nothing: pictures that a
-    model has drawn itself then teach their plan and not their blemishes. ema: decay of the
-    average that is handed out (0: none). checkpoint: run blocks twice instead of keeping them. tripwire: see there;
-    stray: how many times the frozen model's L_c may be before it ends the run.
+    model has drawn itself then teach their plan and not their blemishes. ghosts: weight of the error where a part of
+    the picture stands in it a second time (see the module ``ghosts``; 0: none). ema: decay
+    of the average that is handed out (0: none). checkpoint: run blocks twice instead of keeping them. tripwire: see
+    there; stray: how many times the frozen model's L_c may be before it ends the run.
     held_out: share of the records that are only validated on; draws: noises for each of at most ``held_out_most``
     of them. patience: validations without a better one until the run ends (0: never).
     """
@@ -79,6 +81,7 @@ class ContrastSettings:
     contrast_rest: float = 0.0
     contrast_space: str = "same"
     hold_below: float = 0.0
+    ghosts: float = 0.0
     ema: float = 0.0
     checkpoint: bool = False
     tripwire: bool = True
@@ -98,7 +101,7 @@ class ContrastSettings:
         for name in counts:
             if getattr(self, name) < 1:
                 raise InterplayError(f"{name} is {getattr(self, name)}; give a number of at least 1.")
-        for name in ("micro", "warm", "clip_norm", "k", "eta", "kappa", "rho", "min_snr", "patience"):
+        for name in ("micro", "warm", "clip_norm", "k", "eta", "kappa", "rho", "min_snr", "patience", "ghosts"):
             if not 0 <= getattr(self, name) < float("inf"):
                 raise InterplayError(f"{name} is {getattr(self, name)}; give a number of 0 or more.")
         if not 0 < self.rate < 1:
@@ -173,7 +176,8 @@ class Material:
 @dataclass(frozen=True)
 class Batch:
     """Rows of one step. has: which rows have a negative that counts at their noise (the others repeat their caption
-    there, or have one that is not used); weight: of the record; held: which rows are held to the frozen model.
+    there, or have one that is not used); weight: of the record; held: which rows are held to the frozen model; ghost:
+    clean latents with a ghost, and haunted, the rows that have one.
     """
 
     clean: Tensor
@@ -184,6 +188,8 @@ class Batch:
     has: Tensor
     weight: Tensor
     held: Tensor
+    ghost: Tensor | None = None
+    haunted: Tensor | None = None
 
     @property
     def noised(self) -> Tensor:
@@ -226,7 +232,14 @@ def make_batch(
     held = torch.tensor([u < s.hold_below for u in shares], device=device)
     levels = model.levels(torch.tensor(shares, device=device))
     clean, fresh = torch.stack(latents).to(device).float(), torch.stack(noise).to(device)
-    return Batch(clean, fresh, levels, captions, negatives, has, weight, held)
+    batch = Batch(clean, fresh, levels, captions, negatives, has, weight, held)
+    if not s.ghosts or what != "train":
+        return batch
+    least = max(GHOSTS_FROM, s.hold_below)
+    haunted = [u >= least and once_each(caption) for u, caption in zip(shares, captions, strict=True)]
+    made = [with_ghost(x, _generator(s.seed, "ghost", number, row)) for x, row in zip(latents, rows, strict=True)]
+    ghost = torch.stack(made).to(device).float()
+    return replace(batch, ghost=ghost, haunted=torch.tensor(haunted, device=device))
 
 
 def _generator(*names: object) -> torch.Generator:
@@ -297,6 +310,17 @@ def _with_gradient(model: Learner, batch: Batch, on: Tensor, weight: Tensor, kno
     return known.index_put((index,), again)
 
 
+def _ghosts(model: Learner, batch: Batch) -> Tensor:
+    """Errors (B,) of the rows that have a ghost, see ``ghosts.errors``; 0 in the others."""
+    found = torch.zeros(len(batch.captions), device=batch.clean.device)
+    if batch.ghost is None or batch.haunted is None or not batch.haunted.any():
+        return found
+    index = batch.haunted.nonzero().flatten()
+    said = model.condition([batch.captions[i] for i in index.tolist()])
+    pictures = batch.ghost[index], batch.noise[index], batch.clean[index]
+    return found.index_put((index,), errors(model, batch.levels.rows(index), said, *pictures))
+
+
 def _weight(levels: Levels, s: ContrastSettings) -> Tensor:
     """Of the clean picture's squared error, (B,): the space's, times min(SNR, gamma)^power / SNR (Hang et al. 2023,
     arXiv 2303.09556, where the power is 1) or 1.
@@ -335,8 +359,14 @@ def step_losses(
     over = mean or Tensor.mean
     batch = make_batch(model, data, s, "train", number, rows)
     found, on = terms(model, batch, s, k, number, over, rest)
-    per_row = loss(s.objective, found, k, on) * batch.weight
-    figures = {"loss": per_row.mean(), "active": on.float().mean()}
+    per_row = loss(s.objective, found, k, on)
+    figures = {"active": on.float().mean()}
+    if s.ghosts:
+        ghosts = _ghosts(model, batch)
+        per_row = per_row + s.ghosts * ghosts
+        figures["ghosts"] = ghosts.mean()
+    per_row = per_row * batch.weight
+    figures["loss"] = per_row.mean()
     for name in ("c", "n", "u", "c_ref", "u_ref", "anchor"):
         value = getattr(found, name)
         if value is not None:

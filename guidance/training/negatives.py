@@ -252,12 +252,12 @@ def _replaced_things(graph: Hypergraph, seed: int) -> Iterator[Negative]:
         if not choices or _in_name(vertex, graph):
             continue
         word = Random(f"{seed} {graph.prompt} {head}").choice(choices)
-        many = is_plural(head) or _several(vertex, graph)  # "two fish", "a group of sheep"
+        many = is_plural(head) or several(vertex, graph)  # "two fish", "a group of sheep"
         word = _plural(word) if many and word not in UNCHANGED else word
         yield Negative(_with(graph.prompt, vertex.span, word), "replace_obj", (vertex.head, word))
 
 
-def _several(vertex: Vertex, graph: Hypergraph) -> bool:
+def several(vertex: Vertex, graph: Hypergraph) -> bool:
     number = _counted(vertex, graph)
     if number is not None:
         return number[0].lower() not in ("one", "1")

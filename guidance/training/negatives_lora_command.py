@@ -34,6 +34,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "watch_every": 2,
         "look_first": False,
         "stray": 1.3,
+        "ghosts": 0.5,
         "validate_every": 100,
         "save_every": 40,
         "ema": 0.95,

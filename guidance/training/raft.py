@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ...errors import InterplayError
+from .ghosts import ghost_loss
 from .refl import Enough, Outcome, take_best
 from .refl_model import Trainee, draw, noise_like, noise_of, seed_of, stacked, twice_instead_of_kept
 from .refl_options import as_image
@@ -43,7 +44,8 @@ class RaftSettings:
     draw_steps, draw_cfg: of DDIM. draw_batch: pictures at once. steps: optimiser steps of each round. batch: winners a
     step over all processes. dropout: share of empty captions. low, high: range of noise levels in training, shares of
     the schedule. clean: 0 for the usual noise error; above, the error of the clean picture, weighted by min(1, clean *
-    signal^2 / noise^2), which counts the noisy levels where a picture's plan is made. Others as in ``ReflSettings``.
+    signal^2 / noise^2), which counts the noisy levels where a picture's plan is made. Others as in ``ReflSettings``,
+    ``ghosts`` among them.
     """
 
     rounds: int = 1
@@ -72,6 +74,7 @@ class RaftSettings:
     patience: int = 0
     save_every: int = 50
     seed: int = 0
+    ghosts: float = 0.0
 
     def __post_init__(self) -> None:
         for name in ("rounds", "draw_steps", "draw_batch", "steps", "batch", "validate_every", "save_every"):
@@ -88,6 +91,8 @@ class RaftSettings:
             raise InterplayError(f"The learning rate is {self.rate}; 1e-4 is a good start for a LoRA.")
         if not self.clean >= 0:
             raise InterplayError(f"clean is {self.clean}; give 0 for the noise error, or a weight such as 20.")
+        if not self.ghosts >= 0:
+            raise InterplayError(f"ghosts is {self.ghosts}; give a number of 0 or more.")
         if not 0 < self.best <= 1 or not 0 <= self.dropout < 1 or not 0 <= self.low < self.high <= 1:
             raise InterplayError("Give shares in order: 0 < best <= 1, 0 <= dropout < 1, 0 <= low < high <= 1.")
 
@@ -239,10 +244,14 @@ def raft_loss(
     clean = torch.stack([winner.latent for winner in picked]).to(noise.device)
     x = rung.signal * clean + rung.noise * noise
     found = model.denoise(x, rung, model.condition(texts))
-    if not settings.clean:
-        return F.mse_loss(noise_of(x, found, rung).float(), noise.float())
-    weight = (settings.clean * (rung.signal / rung.noise) ** 2).clamp(max=1.0)
-    return (weight * (found.float() - clean.float()).square()).mean()
+    if settings.clean:
+        weight = (settings.clean * (rung.signal / rung.noise) ** 2).clamp(max=1.0)
+        loss = (weight * (found.float() - clean.float()).square()).mean()
+    else:
+        loss = F.mse_loss(noise_of(x, found, rung).float(), noise.float())
+    if settings.ghosts:
+        loss = loss + settings.ghosts * ghost_loss(model, texts, clean, [(*key, "ghost") for key in keys])
+    return loss
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ...errors import InterplayError
+from .ghosts import ghost_loss
 from .refl_model import (
     Rung,
     Trainee,
@@ -81,6 +82,9 @@ class ReflSettings:
     the module ``twins`` (0: none, the gradient goes through the reward). points: such places. stride: of their steps
     from the third on. push: how far estimates are moved, in what sets the twins apart. sharp: how much a better lead
     counts. balance: the least share of pictures that show the rarer twin.
+
+    ghosts: weight of the error where a part of a picture that was drawn stands in it a second time; see the module
+    ``ghosts`` (0: none).
     """
 
     steps: int = 100
@@ -115,12 +119,13 @@ class ReflSettings:
     push: float = 2.0
     sharp: float = 7.0
     balance: float = 0.1
+    ghosts: float = 0.0
 
     def __post_init__(self) -> None:
         for name in ("steps", "batch", "ladder", "validate_every", "validate_steps", "save_every", "points", "stride"):
             if getattr(self, name) < 1:
                 raise InterplayError(f"{name} is {getattr(self, name)}; give a number of at least 1.")
-        amounts = ("eta", "weight", "pretrain_weight", "clip", "push", "sharp")
+        amounts = ("eta", "weight", "pretrain_weight", "clip", "push", "sharp", "ghosts")
         for name in ("micro", "carry", "decode_crop", "patience", "warm", "twins", *amounts):
             if not getattr(self, name) >= 0:
                 raise InterplayError(f"{name} is {getattr(self, name)}; give a number of 0 or more.")
@@ -229,6 +234,10 @@ def refl_losses(
             kept = _pretrain(model, step, rows, said.prompts, clean.detach(), examples)
             losses["pretrain"] = kept.detach()
             loss = loss + settings.pretrain_weight * kept
+        if settings.ghosts:
+            ghosts = ghost_loss(model, texts, clean.detach(), step.names("ghost", rows), own=True)
+            losses["ghosts"] = ghosts.detach()
+            loss = loss + settings.ghosts * ghosts
     return {"loss": loss, **losses}
 
 

@@ -27,6 +27,7 @@ import torch
 from torch import Tensor
 
 from ...errors import InterplayError
+from .ghosts import ghost_loss
 from .refl_model import Conditions, Rung, Trainee, conditions, descend, guided, noise_like, seed_of, shuffled, stacked
 
 if TYPE_CHECKING:
@@ -229,8 +230,8 @@ def twin_losses(
     model: Trainee, learnt: Sequence[Lesson], settings: ReflSettings, number: int, rows: Sequence[int]
 ) -> dict[str, Tensor]:
     """The losses of step ``number`` on ``rows`` of its batch: "loss" (with a gradient), "twins" (squared error of both
-    estimates), "untaught" (what that would be without the LoRA) and "pretrain" (squared change where nothing should
-    change: of the empty prompt in the same place, or of the prompt at low noise, in turn).
+    estimates), "untaught" (what that would be without the LoRA), "pretrain" (squared change where nothing should
+    change: of the empty prompt in the same place, or of the prompt at low noise, in turn) and "ghosts".
     """
     turns = [number * settings.batch + row for row in rows]
     picked = [learnt[shuffled(turn, len(learnt), settings.seed, "lessons")] for turn in turns]
@@ -244,12 +245,16 @@ def twin_losses(
         for name, sign in (("prompt", 1.0), ("twin", -1.0))
     ]
     error = torch.stack([each.square().mean() for each in changes]).mean()
-    losses = {"twins": error.detach(), "untaught": wanted.square().mean()}
-    if settings.pretrain == "none" or not settings.pretrain_weight:
-        return {"loss": settings.weight * error, **losses}
-    held = _hold(model, picked, x, at, settings, number, rows)
-    loss = settings.weight * error + settings.pretrain_weight * held
-    return {"loss": loss, **losses, "pretrain": held.detach()}
+    loss, losses = settings.weight * error, {"twins": error.detach(), "untaught": wanted.square().mean()}
+    if settings.pretrain != "none" and settings.pretrain_weight:
+        held = _hold(model, picked, x, at, settings, number, rows)
+        loss, losses["pretrain"] = loss + settings.pretrain_weight * held, held.detach()
+    if settings.ghosts:
+        ends = torch.stack([one.clean for one in picked]).to(x)
+        names = [(settings.seed, "ghost", number, row) for row in rows]
+        ghosts = ghost_loss(model, [one.prompt for one in picked], ends, names, own=True)
+        loss, losses["ghosts"] = loss + settings.ghosts * ghosts, ghosts.detach()
+    return {"loss": loss, **losses}
 
 
 def change(model: Trainee, x: Tensor, rung: Rung, texts: Sequence[str]) -> Tensor:

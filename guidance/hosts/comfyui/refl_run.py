@@ -102,7 +102,7 @@ def from_widgets(widgets: dict[str, Any]) -> tuple[Wishes, ReflSettings | RaftSe
     twins: dict[str, Any] = {name: w.pop(name) for name in ("points", "push") if name in w}
     if wishes.method == "raft":
         found = {"pictures": w["pictures"], "draw_batch": w["batch_of_pictures"], "draw_cfg": shared["validate_cfg"]}
-        return wishes, RaftSettings(**found, **shared)
+        return wishes, RaftSettings(**found, **shared, ghosts=w.get("ghosts", 0.0))
     pictures, _ = w.pop("pictures"), w.pop("batch_of_pictures")
     if wishes.method == "twins":
         w |= {"twins": pictures, **twins}
