@@ -18,6 +18,7 @@ SHORT = {
     "Interplay_NegativeCaptions": {"scenes": 16},
     "Interplay_NegativeLoRATrainer": {
         "steps": 3, "batch": 2, "validate_every": 3, "save_every": 3, "learning_rate": 0.01, "margin_k": 3.0,
+        "ghosts": 0.05,
     },
     "KSampler": {"steps": 4},
     "EmptyLatentImage": {"batch_size": 1},
