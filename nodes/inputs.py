@@ -34,6 +34,20 @@ def denoise_input() -> Any:
     )
 
 
+def ghosts_input(texts: str) -> Any:
+    """The trainers' lesson against things drawn twice. texts: what the node calls captions."""
+    return io.Float.Input(
+        "ghosts",
+        default=0.0,
+        min=0.0,
+        max=100.0,
+        step=0.05,
+        optional=True,
+        tooltip="Weight of a lesson against things drawn twice: a faint copy of a part of the picture stands beside "
+        f"it, and the model learns to let it go. {texts} that name several of a kind have none. 0 = off.",
+    )
+
+
 def look_inputs(percent: float, tooltip: str) -> list[Any]:
     """Where in the schedule a finished latent is noised again to look at attention, and with which noise."""
     return [

@@ -10,6 +10,7 @@ from ..guidance.hosts.comfyui import refl_run, winners
 from ..guidance.training.lora import TARGETS
 from ..guidance.training.refl import PRETRAIN
 from ..guidance.training.refl_rewards import KINDS
+from .inputs import ghosts_input
 from .types import CATEGORY
 
 PROMPTS = """a red robot carrying a blue box in the forest
@@ -187,17 +188,7 @@ class ReFLTrainer(io.ComfyNode):
                     optional=True,
                     tooltip="twins: how far a prompt and its twin are moved apart.",
                 ),
-                io.Float.Input(
-                    "ghosts",
-                    default=0.0,
-                    min=0.0,
-                    max=100.0,
-                    step=0.05,
-                    optional=True,
-                    tooltip="Weight of a lesson against things drawn twice: a faint copy of a part of the "
-                    "picture stands beside it, and the model learns to let it go. Prompts that name several of a kind "
-                    "have none. 0 = off.",
-                ),
+                ghosts_input("Prompts"),
             ],
             outputs=[
                 io.Model.Output("trained", display_name="model", tooltip="The model with the LoRA."),

@@ -11,6 +11,7 @@ from ..guidance.training.contrast import CONTRAST_SPACES, ContrastSettings
 from ..guidance.training.lora import TARGETS
 from ..guidance.training.objectives import OBJECTIVES
 from ..guidance.training.tripwire import STRAY
+from .inputs import ghosts_input
 from .types import CATEGORY, CaptionsType
 
 PROMPTS = "a purple ball in the snow\na box riding a rabbit in the forest"
@@ -371,17 +372,7 @@ class NegativeLoRATrainer(io.ComfyNode):
                     tooltip="Below this share of noise the model is held to what it predicts without the LoRA: for "
                     "pictures that it has drawn itself, which then teach their plan and not their blemishes. 0 = off.",
                 ),
-                io.Float.Input(
-                    "ghosts",
-                    default=0.0,
-                    min=0.0,
-                    max=100.0,
-                    step=0.05,
-                    optional=True,
-                    tooltip="Weight of a lesson against things drawn twice: a faint copy of a part of the picture "
-                    "stands beside it, and the model learns to let it go. Captions that name several of a kind have "
-                    "none. 0 = off.",
-                ),
+                ghosts_input("Captions"),
             ],
             outputs=[
                 io.Model.Output("trained", display_name="model", tooltip="The model with the new LoRA."),

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ...errors import InterplayError
-from .ghosts import GHOSTS_FROM, errors, once_each, with_ghost
+from .ghosts import GHOSTS_FROM, errors, once_each, with_ghosts
 from .learner import SPACES, Learner, Levels
 from .objectives import OBJECTIVES, Constants, Mean, Terms, active, calibrated, check_clip, loss
 from .records import Record
@@ -45,9 +45,9 @@ class ContrastSettings:
     an error of the clean picture ("clean"), which has about the same size at all high noise. hold_below: below this
     share of noise the model is held to what it predicts without the LoRA, and pictures teach nothing: pictures that a
     model has drawn itself then teach their plan and not their blemishes. ghosts: weight of the error where a part of
-    the picture stands in it a second time (see the module ``ghosts``; 0: none). ema: decay
-    of the average that is handed out (0: none). checkpoint: run blocks twice instead of keeping them. tripwire: see
-    there; stray: how many times the frozen model's L_c may be before it ends the run.
+    the picture stands in it a second time (see the module ``ghosts``; 0: none). ema: decay of the average that is
+    handed out (0: none). checkpoint: run blocks twice instead of keeping them. tripwire: see there; stray: how many
+    times the frozen model's L_c may be before it ends the run.
     held_out: share of the records that are only validated on; draws: noises for each of at most ``held_out_most``
     of them. patience: validations without a better one until the run ends (0: never).
     """
@@ -176,8 +176,8 @@ class Material:
 @dataclass(frozen=True)
 class Batch:
     """Rows of one step. has: which rows have a negative that counts at their noise (the others repeat their caption
-    there, or have one that is not used); weight: of the record; held: which rows are held to the frozen model; ghost:
-    clean latents with a ghost, and haunted, the rows that have one.
+    there, or have one that is not used); weight: of the record; held: which rows are held to the frozen model;
+    haunted: numbers of the rows that have a ghost, and ghosts, the clean latents of these with it.
     """
 
     clean: Tensor
@@ -188,8 +188,8 @@ class Batch:
     has: Tensor
     weight: Tensor
     held: Tensor
-    ghost: Tensor | None = None
     haunted: Tensor | None = None
+    ghosts: Tensor | None = None
 
     @property
     def noised(self) -> Tensor:
@@ -236,10 +236,11 @@ def make_batch(
     if not s.ghosts or what != "train":
         return batch
     least = max(GHOSTS_FROM, s.hold_below)
-    haunted = [u >= least and once_each(caption) for u, caption in zip(shares, captions, strict=True)]
-    made = [with_ghost(x, _generator(s.seed, "ghost", number, row)) for x, row in zip(latents, rows, strict=True)]
-    ghost = torch.stack(made).to(device).float()
-    return replace(batch, ghost=ghost, haunted=torch.tensor(haunted, device=device))
+    haunted = [i for i, u in enumerate(shares) if u >= least and once_each(captions[i])]
+    if not haunted:
+        return batch
+    ghosts = with_ghosts(clean[haunted], [(s.seed, "ghost", number, rows[i]) for i in haunted])
+    return replace(batch, haunted=torch.tensor(haunted, device=device), ghosts=ghosts)
 
 
 def _generator(*names: object) -> torch.Generator:
@@ -313,11 +314,11 @@ def _with_gradient(model: Learner, batch: Batch, on: Tensor, weight: Tensor, kno
 def _ghosts(model: Learner, batch: Batch) -> Tensor:
     """Errors (B,) of the rows that have a ghost, see ``ghosts.errors``; 0 in the others."""
     found = torch.zeros(len(batch.captions), device=batch.clean.device)
-    if batch.ghost is None or batch.haunted is None or not batch.haunted.any():
+    index = batch.haunted
+    if index is None or batch.ghosts is None:
         return found
-    index = batch.haunted.nonzero().flatten()
     said = model.condition([batch.captions[i] for i in index.tolist()])
-    pictures = batch.ghost[index], batch.noise[index], batch.clean[index]
+    pictures = batch.ghosts, batch.noise[index], batch.clean[index]
     return found.index_put((index,), errors(model, batch.levels.rows(index), said, *pictures))
 
 

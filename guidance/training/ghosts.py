@@ -43,6 +43,17 @@ def with_ghost(latent: Tensor, generator: torch.Generator) -> Tensor:
     return ghosted
 
 
+def with_ghosts(latents: Tensor, names: Sequence[Sequence[object]]) -> Tensor:
+    """The same for a batch (B, C, h, w); names: of what is random, one a row. Made on the CPU, so that every device
+    has the same ghosts and none waits for each look.
+    """
+    made = [
+        with_ghost(latent, torch.Generator().manual_seed(seed_of(*name)))
+        for latent, name in zip(latents.cpu(), names, strict=True)
+    ]
+    return torch.stack(made).to(latents)
+
+
 def _part(latent: Tensor, generator: torch.Generator) -> tuple[int, int, int]:
     """Top, left and side of a random square."""
     height, width = latent.shape[-2:]
@@ -97,8 +108,7 @@ def ghost_loss(
     keys, clean = [names[i] for i in rows], clean[rows]
     shares = [GHOSTS_FROM + (GHOSTS_TO - GHOSTS_FROM) * (seed_of(*key, "level") % 10_000 / 10_000) for key in keys]
     rung = stacked([model.random_rung(share) for share in shares], clean.device)
-    seeds = [torch.Generator().manual_seed(seed_of(*key, "ghost")) for key in keys]
-    ghosts = torch.stack([with_ghost(x.cpu(), g) for x, g in zip(clean, seeds, strict=True)]).to(clean)
+    ghosts = with_ghosts(clean, [(*key, "ghost") for key in keys])
     said, noise = model.condition([captions[i] for i in rows]), noise_like(model, [(*key, "noise") for key in keys])
     goal = clean.float()
     if own:
