@@ -933,7 +933,7 @@ def refl_pixelworld() -> Workflow:
         "validate_every": 120,
         "validation_cfg": 5.0, "patience": 0, "checkpointing": False, "decode_crop": 0, "seed": 0,
         SEED_CONTROL: "fixed", "resume": False,
-        "captions": "", "points": 160, "push": 2.0, "ghosts": 0.0,
+        "captions": "", "points": 160, "push": 2.0, "ghosts": 0.0, "guide": "none",
     }  # fmt: skip
     parts = {"model": (load, "model"), "clip": (load, "clip"), "vae": (load, "vae")}
     trained = flow.add("Interplay_ReFLTrainer", (1300, 60), (460, 1240), **parts, **settings)

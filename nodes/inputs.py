@@ -7,6 +7,9 @@ from typing import Any
 import comfy.samplers
 from comfy_api.latest import io
 
+from ..guidance.hosts.comfyui.refl_run import UNGUIDED
+from ..guidance.presets import PRESETS
+
 
 def sampling_inputs(seed: str, steps: str = "Number of denoising steps.") -> list[Any]:
     """What KSampler asks: seed, steps, cfg, sampler_name, scheduler. seed, steps: tooltips of those two."""
@@ -45,6 +48,13 @@ def ghosts_input(texts: str) -> Any:
         optional=True,
         tooltip="Weight of a lesson against things drawn twice: a faint copy of a part of the picture stands beside "
         f"it, and the model learns to let it go. {texts} that name several of a kind have none. 0 = off.",
+    )
+
+
+def guide_input(tooltip: str) -> Any:
+    """The guidance under which a trainer draws."""
+    return io.Combo.Input(
+        "guide", options=[UNGUIDED, *PRESETS], default=UNGUIDED, optional=True, tooltip=f"{tooltip} none = plainly."
     )
 
 

@@ -10,7 +10,7 @@ from ..guidance.hosts.comfyui import refl_run, winners
 from ..guidance.training.lora import TARGETS
 from ..guidance.training.refl import PRETRAIN
 from ..guidance.training.refl_rewards import KINDS
-from .inputs import ghosts_input
+from .inputs import ghosts_input, guide_input
 from .types import CATEGORY
 
 PROMPTS = """a red robot carrying a blue box in the forest
@@ -189,6 +189,9 @@ class ReFLTrainer(io.ComfyNode):
                     tooltip="twins: how far a prompt and its twin are moved apart.",
                 ),
                 ghosts_input("Prompts"),
+                guide_input(
+                    "twins, raft: pictures are drawn under this guidance, for a LoRA that is to work under it."
+                ),
             ],
             outputs=[
                 io.Model.Output("trained", display_name="model", tooltip="The model with the LoRA."),
@@ -265,6 +268,7 @@ class DrawWinners(io.ComfyNode):
                 io.Boolean.Input(
                     "resume", default=False, tooltip="Take what was drawn under this name before it was cancelled."
                 ),
+                guide_input("Pictures are drawn under this guidance: more of them are right."),
             ],
             outputs=[
                 io.Image.Output("images", display_name="images", tooltip="The winners, the best of all first."),

@@ -9,6 +9,7 @@ import pytest
 import torch
 from interplay.guidance.training.refl import ReflSettings, refl_losses
 from interplay.guidance.training.refl_matcher import Matcher, prompt_log_likelihood
+from interplay.guidance.training.refl_model import draw
 from interplay.guidance.training.refl_rewards import GradientReward
 
 pytestmark = pytest.mark.comfy
@@ -75,6 +76,33 @@ def test_gradient_is_that_of_diffusers(loaded, reward, checkpoint):
         for name, gradient in table.items():
             error = (ours[name].up.grad - gradient).norm() / gradient.norm()
             assert error < 0.02, name
+
+
+def test_a_walk_under_guidance_is_that_of_diffusers(loaded):
+    """From the same noise, in the host's own scale; the second prompt is another picture than without guidance."""
+    pytest.importorskip("diffusers")
+    from interplay.guidance.hosts.comfyui.refl import ModelTrainee
+    from interplay.guidance.hosts.diffusers.pixelworld import load_pixelworld
+    from interplay.guidance.hosts.diffusers.refl import PipelineTrainee
+    from interplay.guidance.training.lora import inject
+
+    texts = [PROMPTS[0], "a purple cat chasing a green cat", "a purple cat chasing a green cat"]
+    names = [("steering", i) for i in range(3)]
+    with torch.inference_mode(False):
+        pipeline = load_pixelworld()
+        other = PipelineTrainee(pipeline, inject(pipeline.unet, 2))
+    trainee = ModelTrainee(*loaded, texts, (128, 128))
+    trainee.load()
+    found = {}
+    for guide in ("", "SHY"):
+        with torch.inference_mode(False):
+            wanted = draw(other, texts, names, 12, 5.0, guide)
+        found[guide] = draw(trainee, texts, names, 12, 5.0, guide)
+        assert float((found[guide] - wanted).norm() / wanted.norm()) < 0.01
+    change = (found["SHY"] - found[""]).flatten(1).norm(dim=1) / found[""].flatten(1).norm(dim=1)
+    assert change[1] > 0.1 and change[2] > 0.05
+    for module in loaded[0].model.diffusion_model.modules():
+        assert "forward" not in vars(module) and not module._forward_hooks
 
 
 def test_model_is_left_as_it_was(loaded, reward):

@@ -84,6 +84,21 @@ def test_the_best_pictures_come_with_their_captions(loaded, folders: Path):
     assert len(few) == 1 and texts == wanted[0][1]
 
 
+def test_winners_are_drawn_under_guidance(loaded, folders: Path):
+    """Against drawing them so by hand."""
+    from interplay.guidance.hosts.comfyui.refl import ModelTrainee
+
+    prompt = "a purple cat chasing a green cat"
+    images, *_ = run_node(loaded, prompts=prompt, pictures=2, winners=1, steps=8, guide="SHY")
+    trainee = ModelTrainee(*loaded, [prompt], (128, 128))
+    trainee.load()
+    names, judge = [(5, "raft", 0, 0, i) for i in range(2)], pixelworld_reward("itm")
+    for guide, same in (("SHY", True), ("", False)):
+        pictures = trainee.decode(draw(trainee, [prompt] * 2, names, 8, 3.0, guide)).clamp(0, 1)
+        best = pictures[int(judge(pictures, [prompt] * 2).argmax())].movedim(0, -1)
+        assert torch.allclose(images[0], best, atol=2e-3) is same
+
+
 def test_resume_takes_what_was_drawn_and_a_new_run_does_not(loaded, folders: Path, monkeypatch):
     from interplay.guidance.hosts.comfyui import winners
 

@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ...errors import InterplayError
+from ..presets import preset
 from .ghosts import ghost_loss
 from .refl import Enough, Outcome, take_best
 from .refl_model import Trainee, draw, noise_like, noise_of, seed_of, stacked, twice_instead_of_kept
@@ -29,7 +30,7 @@ from .refl_watch import Score, Watch, validate
 logger = logging.getLogger(__name__)
 
 WINNERS = "winners"
-DRAWN = ("pictures", "winners", "draw_steps", "draw_cfg", "seed")
+DRAWN = ("pictures", "winners", "draw_steps", "draw_cfg", "seed", "guide")
 """Settings that a drawn batch depends on."""
 
 
@@ -45,7 +46,7 @@ class RaftSettings:
     step over all processes. dropout: share of empty captions. low, high: range of noise levels in training, shares of
     the schedule. clean: 0 for the usual noise error; above, the error of the clean picture, weighted by min(1, clean *
     signal^2 / noise^2), which counts the noisy levels where a picture's plan is made. Others as in ``ReflSettings``,
-    ``ghosts`` among them.
+    ``ghosts`` and ``guide`` among them.
     """
 
     rounds: int = 1
@@ -75,6 +76,7 @@ class RaftSettings:
     save_every: int = 50
     seed: int = 0
     ghosts: float = 0.0
+    guide: str = ""
 
     def __post_init__(self) -> None:
         for name in ("rounds", "draw_steps", "draw_batch", "steps", "batch", "validate_every", "save_every"):
@@ -91,6 +93,8 @@ class RaftSettings:
             raise InterplayError(f"The learning rate is {self.rate}; 1e-4 is a good start for a LoRA.")
         if not self.clean >= 0:
             raise InterplayError(f"clean is {self.clean}; give 0 for the noise error, or a weight such as 20.")
+        if self.guide:
+            preset(self.guide)  # an unknown name is said now
         if not self.ghosts >= 0:
             raise InterplayError(f"ghosts is {self.ghosts}; give a number of 0 or more.")
         if not 0 < self.best <= 1 or not 0 <= self.dropout < 1 or not 0 <= self.low < self.high <= 1:
@@ -191,7 +195,7 @@ def _draw_part(
     latents, rewards = [], []
     for i in range(0, len(texts), settings.draw_batch):
         part = slice(i, i + settings.draw_batch)
-        made = draw(model, texts[part], names[part], settings.draw_steps, settings.draw_cfg)
+        made = draw(model, texts[part], names[part], settings.draw_steps, settings.draw_cfg, settings.guide)
         pictures = model.decode(made).clamp(0.0, 1.0)
         rewards.append(torch.stack([score(pictures, texts[part]).float().cpu() for score in scores]))
         latents.append(made.float().cpu())

@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ...errors import InterplayError
+from ..presets import preset
 from .ghosts import ghost_loss
 from .refl_model import (
     Rung,
@@ -83,6 +84,9 @@ class ReflSettings:
     from the third on. push: how far estimates are moved, in what sets the twins apart. sharp: how much a better lead
     counts. balance: the least share of pictures that show the rarer twin.
 
+    guide: name of a preset of guidance that moves the walks and the ends of twins as it would move a drawing ("":
+    none), for a LoRA that is to work under that guidance.
+
     ghosts: weight of the error where a part of a picture that was drawn stands in it a second time; see the module
     ``ghosts`` (0: none).
     """
@@ -120,6 +124,7 @@ class ReflSettings:
     sharp: float = 7.0
     balance: float = 0.1
     ghosts: float = 0.0
+    guide: str = ""
 
     def __post_init__(self) -> None:
         for name in ("steps", "batch", "ladder", "validate_every", "validate_steps", "save_every", "points", "stride"):
@@ -136,6 +141,12 @@ class ReflSettings:
                 f"Steps {self.first} to {self.last} do not lie on a ladder of {self.ladder}; give 0 <= first <= last < "
                 "ladder."
             )
+        if self.guide and not self.twins:
+            raise InterplayError(
+                "Guidance moves what twins draw, and ReFL by the gradient of a reward has none; use twins, or no guide."
+            )
+        if self.guide:
+            preset(self.guide)  # an unknown name is said now
         if self.form not in FORMS:
             raise InterplayError(f"The loss form is one of {', '.join(FORMS)}, not '{self.form}'.")
         if self.pretrain not in PRETRAIN:

@@ -11,13 +11,18 @@ import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from ...errors import InterplayError
+from .steering import Steering, steering
+
+if TYPE_CHECKING:
+    from ..engine import Capture
+    from ..graph import TokenGraph
 
 HEAVY = {  # blocks of U-Nets and decoders of both hosts that are worth running twice instead of keeping
     "ResBlock",
@@ -73,6 +78,12 @@ class Trainee(Protocol):
     def adapter_off(self) -> AbstractContextManager[None]:
         """While open the model is the one it was before."""
 
+    def words(self, prompt: str) -> TokenGraph:
+        """See ``steering.Readable``; only asked for where walks are guided."""
+
+    def reading(self, prompt: str, count: int, rung: Rung) -> tuple[Capture, float]:
+        """See ``steering.Readable``."""
+
     def heavy(self) -> Iterable[nn.Module]:
         """Networks whose blocks may be run twice to save memory: U-Net and decoder."""
 
@@ -122,12 +133,20 @@ class Conditions:
     prompts: Any
     empty: Any = None
     cfg: float = 1.0
+    steering: Steering | None = None
 
 
-def conditions(model: Trainee, prompts: Sequence[str], cfg: float) -> Conditions:
-    """Of these prompts; the empty prompt is only asked for where ``cfg`` is not 1."""
+def conditions(model: Trainee, prompts: Sequence[str], cfg: float, guide: str = "", steps: int = 25) -> Conditions:
+    """Of these prompts; the empty prompt is only asked for where ``cfg`` is not 1. guide: a preset of guidance that
+    moves the latents on the way ("": none), of ``steps`` steps.
+    """
     empty = None if cfg == 1.0 else model.condition([""] * len(prompts))
-    return Conditions(model.condition(prompts), empty, cfg)
+    return Conditions(model.condition(prompts), empty, cfg, steering(model, prompts, guide, steps))
+
+
+def steered(x: Tensor, rungs: Sequence[Rung], i: int, said: Conditions) -> Tensor:
+    """x at rung ``i`` as guidance moves it; x itself where there is none."""
+    return x if said.steering is None else said.steering(x, rungs[i], i)
 
 
 def guided(model: Trainee, x: Tensor, rung: Rung, said: Conditions) -> Tensor:
@@ -157,10 +176,12 @@ def walk(
     """
     x = noise * rungs[0].noise
     for i in range(stop):
+        x = steered(x, rungs, i, said)
         with contextlib.nullcontext() if i in carry else torch.no_grad():
             found = guided(model, x.detach(), rungs[i], said)
         clean = _onto(x, found, rungs[i])
         x = descend(x, clean, rungs[i], rungs[i + 1], eta, fresh(i) if eta > 0 and fresh else None)
+    x = steered(x, rungs, stop, said)
     return _onto(x, guided(model, x.detach(), rungs[stop], said), rungs[stop])
 
 
@@ -173,10 +194,12 @@ def _onto(x: Tensor, found: Tensor, rung: Rung) -> Tensor:
 
 
 @torch.no_grad()
-def draw(model: Trainee, prompts: Sequence[str], names: Sequence[Sequence[object]], steps: int, cfg: float) -> Tensor:
-    """Clean latents (B, C, h, w) of plain DDIM sampling; names: of the noise of each picture, see ``noise_like``."""
-    rungs = model.ladder(steps)
-    return walk(model, conditions(model, prompts, cfg), rungs, len(rungs) - 1, noise_like(model, names))
+def draw(
+    model: Trainee, prompts: Sequence[str], names: Sequence[Sequence[object]], steps: int, cfg: float, guide: str = ""
+) -> Tensor:
+    """Clean latents (B, C, h, w) of DDIM sampling; names: of the noise of each picture, see ``noise_like``."""
+    rungs, said = model.ladder(steps), conditions(model, prompts, cfg, guide, steps)
+    return walk(model, said, rungs, len(rungs) - 1, noise_like(model, names))
 
 
 @contextlib.contextmanager

@@ -28,7 +28,19 @@ from torch import Tensor
 
 from ...errors import InterplayError
 from .ghosts import ghost_loss
-from .refl_model import Conditions, Rung, Trainee, conditions, descend, guided, noise_like, seed_of, shuffled, stacked
+from .refl_model import (
+    Conditions,
+    Rung,
+    Trainee,
+    conditions,
+    descend,
+    guided,
+    noise_like,
+    seed_of,
+    shuffled,
+    stacked,
+    steered,
+)
 
 if TYPE_CHECKING:
     from .refl import ReflSettings
@@ -131,7 +143,7 @@ def draw_points(
     return points
 
 
-_DRAWN = ("ladder", "first", "last", "cfg", "eta", "twins", "stride", "seed", "batch")
+_DRAWN = ("ladder", "first", "last", "cfg", "eta", "twins", "stride", "seed", "batch", "guide")
 
 
 def _twins(pairs: Sequence[tuple[str, Sequence[str]]], seed: int, row: int) -> tuple[str, str]:
@@ -147,27 +159,33 @@ def _draw_part(
     span = settings.last - settings.first + 1
     fork = settings.first + seed_of(settings.seed, "fork", rows[0]) % span
     rungs, own = model.ladder(settings.ladder), [prompt for prompt, _ in texts]
-    said = conditions(model, own, settings.cfg)
+    said = conditions(model, own, settings.cfg, settings.guide, settings.ladder)
     x = noise_like(model, [(settings.seed, "point", row) for row in rows]) * rungs[0].noise
     walk = [x]
     for i in range(fork):
         fresh = noise_like(model, [(settings.seed, "point", row, i) for row in rows]) if settings.eta else None
+        x = steered(x, rungs, i, said)
         x = descend(x, guided(model, x, rungs[i], said), rungs[i], rungs[i + 1], settings.eta, fresh)
         walk.append(x)
-    ends, rewards = [], []
-    for side in (0, 1):
-        for k in range(settings.twins):
-            drawn = [pair[side] for pair in texts]
-            names = [(settings.seed, "end", row, side, k) for row in rows]
-            end = go_on(model, conditions(model, drawn, settings.cfg), rungs, fork, x, settings.stride, names)
-            pictures = model.decode(end).clamp(0.0, 1.0)
-            both = [score(pictures, [pair[other] for pair in texts]).float().cpu() for other in (0, 1)]
-            ends.append(end.half().cpu())
-            rewards.append(both[0] - both[1])
-    leads = torch.stack(rewards, 1)
-    if not bool(torch.isfinite(leads).all()):
+    ends, leads = [], []
+    keys = [(i, side, k) for i in range(len(rows)) for side in (0, 1) for k in range(settings.twins)]
+    for part in _parts(keys, settings.batch):  # pictures of one prompt side by side, which guidance takes at once
+        said = conditions(model, [texts[i][side] for i, side, _ in part], settings.cfg, settings.guide, settings.ladder)
+        names = [(settings.seed, "end", rows[i], side, k) for i, side, k in part]
+        end = go_on(model, said, rungs, fork, x[[i for i, *_ in part]], settings.stride, names)
+        pictures = model.decode(end).clamp(0.0, 1.0)
+        both = [score(pictures, [texts[i][side] for i, *_ in part]).float().cpu() for side in (0, 1)]
+        ends.append(end.half().cpu())
+        leads.append(both[0] - both[1])
+    lead = torch.cat(leads).view(len(rows), -1)
+    if not bool(torch.isfinite(lead).all()):
         raise InterplayError("The reward of a picture is not finite; look at the pictures, or use another reward.")
-    return {"walks": torch.stack(walk, 1).float().cpu(), "ends": torch.stack(ends, 1), "leads": leads}
+    drawn = torch.cat(ends).unflatten(0, (len(rows), -1))
+    return {"walks": torch.stack(walk, 1).float().cpu(), "ends": drawn, "leads": lead}
+
+
+def _parts(keys: Sequence[Any], size: int) -> list[Sequence[Any]]:
+    return [keys[i : i + size] for i in range(0, len(keys), size)]
 
 
 def go_on(
@@ -187,6 +205,7 @@ def go_on(
     while way[-1] < last:
         way.append(min(way[-1] + stride, last))
     for step, (here, there) in enumerate(itertools.pairwise(way)):
+        x = steered(x, rungs, here, said)
         clean = guided(model, x, rungs[here], said)
         fresh = noise_like(model, [(*name, step) for name in names])
         x = descend(x, clean, rungs[here], rungs[there], 1.0 if step < 2 else 0.0, fresh)

@@ -16,9 +16,15 @@ from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
 from torch import Tensor, nn
 
 from ....errors import InterplayError
+from ....parsing import parse
+from ...engine import Capture, GuidedMaps
+from ...graph import TokenGraph, token_graph
 from ...training.lora import Lora, inject
 from ...training.refl_model import Rung
 from .attention import with_exact_attention
+from .capture import MapCapture, PassComplete, guided_layers
+from .conditioning import tables_of
+from .passes import gradient_region
 from .weights import OrdinaryInputs, recompute
 
 LAST = 999
@@ -44,6 +50,7 @@ class ModelTrainee:
         self.shape: tuple[int, ...] = (self.base.latent_format.latent_channels, size[0] // scale, size[1] // scale)
         self._texts = {text: _encoded(clip, text) for text in dict.fromkeys(("", *texts))}
         self.lora: Lora | None = None
+        self._clip, self._graphs = clip, dict[str, TokenGraph]()
 
     @contextlib.contextmanager
     def opened(self, rank: int, targets: str, seed: int) -> Iterator[None]:
@@ -127,6 +134,29 @@ class ModelTrainee:
             x, sigma, **condition, transformer_options=with_exact_attention({"sample_sigmas": sigma[:1]})
         )
         return found.float()
+
+    def words(self, prompt: str) -> TokenGraph:
+        """See ``training.steering.Readable``; prompts are parsed once."""
+        if prompt not in self._graphs:
+            graph = parse(prompt)
+            self._graphs[prompt] = token_graph(graph, next(iter(tables_of(self._clip, prompt).values())))
+        return self._graphs[prompt]
+
+    def reading(self, prompt: str, count: int, rung: Rung) -> tuple[Capture, float]:
+        """See ``training.steering.Readable``."""
+        condition, unet, graph = self.condition([prompt] * count), self.base.diffusion_model, self.words(prompt)
+        sigma = torch.full((count,), float(rung.name), device=self.device())
+        scale = float(self.sampling.calculate_input(sigma[:1].cpu(), torch.ones(1, 1, 1, 1)))
+
+        def capture(z: Tensor) -> list[GuidedMaps]:
+            comfy.model_management.throw_exception_if_processing_interrupted()
+            maps = MapCapture(guided_layers(unet, *z.shape[-2:]), graph, count)
+            options = with_exact_attention({"sample_sigmas": sigma[:1]})
+            with gradient_region(unet), maps.hooked(), contextlib.suppress(PassComplete):
+                self.base.apply_model(z / scale, sigma, **condition, transformer_options=options)
+            return [GuidedMaps(0, graph, maps.maps())]
+
+        return capture, scale
 
     def decode(self, latents: Tensor) -> Tensor:
         """See Trainee; the autoencoder itself, since ``VAE.decode`` leaves the graph."""

@@ -29,7 +29,7 @@ from .scores import CAPTIONERS, ENCODERS, MATCHERS, PIXELWORLD, choices, opened
 
 METHODS = ("refl", "raft", "twins")
 CAPTION = "caption"
-NO_UNUSED = "none"
+NO_UNUSED = UNGUIDED = "none"
 EMA = 0.95  # of the LoRA that is handed out
 
 
@@ -80,6 +80,12 @@ def judges_of(widgets: dict[str, Any]) -> Judges:
     return Judges(*(widgets.pop(name) for name in ("matcher", "captioner", "encoder")))
 
 
+def guide_of(widgets: dict[str, Any]) -> str:
+    """Takes the widget out: the name of a preset, or "" for none."""
+    found: str = widgets.pop("guide", UNGUIDED)
+    return "" if found == UNGUIDED else found
+
+
 def from_widgets(widgets: dict[str, Any]) -> tuple[Wishes, ReflSettings | RaftSettings]:
     """The node's widgets as what they mean."""
     w = dict(widgets)
@@ -97,6 +103,7 @@ def from_widgets(widgets: dict[str, Any]) -> tuple[Wishes, ReflSettings | RaftSe
         "checkpoint": w.pop("checkpointing"),
         "save_every": w["validate_every"],
         "ema": EMA,
+        "guide": guide_of(w),
         **{name: w.pop(name) for name in ("steps", "batch", "seed", "validate_every", "patience")},
     }
     twins: dict[str, Any] = {name: w.pop(name) for name in ("points", "push") if name in w}

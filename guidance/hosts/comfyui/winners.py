@@ -15,7 +15,7 @@ from torch import Tensor
 from ....errors import InterplayError
 from ...training.raft import WINNERS, RaftSettings, Winner, choose, draw_winners
 from .refl import ModelTrainee
-from .refl_run import NO_UNUSED, Judges, _places, judges_of, lines, score_by
+from .refl_run import NO_UNUSED, Judges, _places, guide_of, judges_of, lines, score_by
 
 EVERYTHING = -1000.0  # of the lowest reward that is kept: none is below
 
@@ -48,10 +48,9 @@ def from_widgets(widgets: dict[str, Any]) -> tuple[Wishes, RaftSettings]:
     judges, size = judges_of(w), (w.pop("height"), w.pop("width"))
     wishes = Wishes(judges=judges, size=size, **{n: w.pop(n) for n in ("prompts", "judge", "tie", "name", "resume")})
     names = {"steps": "draw_steps", "cfg": "draw_cfg", "batch_of_pictures": "draw_batch"}
-    keep = w.pop("keep")
-    return wishes, RaftSettings(
-        keep=keep if keep > EVERYTHING else None, **{names.get(key, key): value for key, value in w.items()}
-    )
+    keep, guide = w.pop("keep"), guide_of(w)
+    rest = {names.get(key, key): value for key, value in w.items()}
+    return wishes, RaftSettings(keep=keep if keep > EVERYTHING else None, guide=guide, **rest)
 
 
 def draw_best(model: Any, clip: Any, vae: Any, wishes: Wishes, settings: RaftSettings) -> Drawn:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from ....errors import InterplayError
+from ...engine import GuidedMaps
 from ...graph import TokenGraph
 from ...maps import MapStore, attention_columns, wanted_layers, word_maps
 
@@ -132,6 +134,25 @@ class Reader:
                 raise LastLayerReached
 
         return hook
+
+
+def capturing(unet: Any, call: Mapping[str, Any], graph: TokenGraph, key: int) -> Callable[[Tensor], list[GuidedMaps]]:
+    """The truncated conditional forward: z (B, C, h, w) -> the word maps it gives. call: what the U-Net is called with;
+    its sample may have more channels than z, which an inpainting U-Net is given beside it.
+    """
+    sample, channels = call["sample"], unet.config.out_channels
+    layers = guided_layers(unet, *sample.shape[-2:])
+
+    def capture(z: Tensor) -> list[GuidedMaps]:
+        x = z.to(sample.dtype)
+        if sample.shape[1] > channels:
+            x = torch.cat([x, sample[:, channels:]], dim=1)
+        reader = Reader(layers, graph, stop=True)
+        with reader.reading(), suppress(LastLayerReached):
+            unet(**{**call, "sample": x, "return_dict": False})
+        return [GuidedMaps(key, graph, reader.maps())]
+
+    return capture
 
 
 def rows_of(value: Any, rows: slice, count: int) -> Any:

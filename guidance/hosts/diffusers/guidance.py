@@ -10,7 +10,7 @@ from __future__ import annotations
 import inspect
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import wraps
 from typing import Any
@@ -22,10 +22,10 @@ from ....errors import InterplayError
 from ....parsing import parse
 from ....parsing.hypergraph import Hypergraph
 from ....parsing.tokens import align_plain
-from ...engine import Guide, GuidedMaps, GuideReport
+from ...engine import Guide, GuideReport
 from ...graph import TokenGraph, token_graph
 from ...presets import GuidanceConfig, preset
-from .capture import LastLayerReached, Reader, frozen, guided_layers, rows_of
+from .capture import capturing, frozen, rows_of
 from .schedule import forget_prediction, is_second_evaluation, network_scale, position
 
 logger = logging.getLogger(__name__)
@@ -179,7 +179,7 @@ class GuidedSampling:
             part = rows_of(call, rows, sample.shape[0])
             z = part["sample"][:, :channels].float()
             if guide.active(progress):
-                moves.append(guide.step(z, progress, _capture(unet, part, graph, channels, i)) - z)
+                moves.append(guide.step(z, progress, capturing(unet, part, graph, i)) - z)
             else:
                 moves.append(torch.zeros_like(z))
         move = torch.cat(moves)
@@ -203,25 +203,6 @@ class GuidedSampling:
             return step(model_output, timestep, sample, *args, **kwargs)
 
         return moved_step
-
-
-def _capture(
-    unet: Any, call: dict[str, Any], graph: TokenGraph, channels: int, key: int
-) -> Callable[[Tensor], list[GuidedMaps]]:
-    """The truncated conditional forward: z (B, C, h, w) -> the word maps it gives."""
-    sample = call["sample"]
-    layers = guided_layers(unet, *sample.shape[-2:])
-
-    def capture(z: Tensor) -> list[GuidedMaps]:
-        x = z.to(sample.dtype)
-        if sample.shape[1] > channels:
-            x = torch.cat([x, sample[:, channels:]], dim=1)
-        reader = Reader(layers, graph, stop=True)
-        with reader.reading(), suppress(LastLayerReached):
-            unet(**{**call, "sample": x, "return_dict": False})
-        return [GuidedMaps(key, graph, reader.maps())]
-
-    return capture
 
 
 def _restore_step(scheduler: Any, own: Any) -> None:

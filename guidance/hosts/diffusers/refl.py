@@ -11,8 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from ....errors import InterplayError
+from ...engine import Capture
+from ...graph import TokenGraph
 from ...pixelworld.autoencoder import decode_small
 from ...training.refl_model import Rung
+from .capture import capturing
+from .guidance import pipeline_graph
 
 
 @dataclass(frozen=True)
@@ -49,6 +53,7 @@ class PipelineTrainee:
         for p in lora.parameters():
             p.requires_grad_(True)
         self._texts: dict[str, tuple[Tensor, Tensor | None]] = {}
+        self._graphs: dict[str, TokenGraph] = {}
 
     def ladder(self, count: int) -> list[Rung]:
         """As the stock schedulers space their steps ("leading"), ending next to the clean picture."""
@@ -93,6 +98,21 @@ class PipelineTrainee:
             text, device=device, num_images_per_prompt=1, do_classifier_free_guidance=False
         )
         return found[0].to(dtype), found[2].to(dtype)
+
+    def words(self, prompt: str) -> TokenGraph:
+        """See ``training.steering.Readable``; prompts are parsed once."""
+        if prompt not in self._graphs:
+            self._graphs[prompt] = pipeline_graph(self.pipeline, prompt)
+        return self._graphs[prompt]
+
+    def reading(self, prompt: str, count: int, rung: Rung) -> tuple[Capture, float]:
+        """See ``training.steering.Readable``."""
+        unet, said = self.pipeline.unet, self.condition([prompt] * count)
+        extra = {"added_cond_kwargs": said.added} if said.added else {}
+        time = torch.as_tensor(rung.name, device=self.device()).round().long()
+        sample = torch.empty(count, *self.shape, dtype=unet.dtype, device=self.device())
+        call = {"sample": sample, "timestep": time, "encoder_hidden_states": said.context, **extra}
+        return capturing(unet, call, self.words(prompt), 0), 1.0
 
     def denoise(self, x: Tensor, rung: Rung, condition: Said) -> Tensor:
         """See Trainee."""
