@@ -31,7 +31,7 @@ from torch import Tensor
 SETS = ("actions held out", "two objects held out")
 TRAINERS = {"ReFL": "refl", "RAFT": "raft"}
 DRAW = "--draw-only --prompt-count 512 --pictures 8 --winners 2 --keep 0.999 --tie itm --draw-steps 12 --draw-batch 32"
-LEARN = "--hold-below 0.45 --ghosts 0"
+LEARN = "--hold-below 0.45"
 REFL = "--targets attn2 --prompt-count 1024 --watch-count 96"
 
 

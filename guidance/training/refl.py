@@ -141,10 +141,6 @@ class ReflSettings:
                 f"Steps {self.first} to {self.last} do not lie on a ladder of {self.ladder}; give 0 <= first <= last < "
                 "ladder."
             )
-        if self.guide and not self.twins:
-            raise InterplayError(
-                "Guidance moves what twins draw, and ReFL by the gradient of a reward has none; use twins, or no guide."
-            )
         if self.guide:
             preset(self.guide)  # an unknown name is said now
         if self.form not in FORMS:

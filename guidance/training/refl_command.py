@@ -43,6 +43,8 @@ PRESETS: dict[str, dict[str, Any]] = {
         "save_every": 50,
         "twins": 4,
         "points": 1024,
+        "guide": "SHY",
+        "ghosts": 3.0,
     },
     "drtune": {
         "steps": 200,
