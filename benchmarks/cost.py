@@ -148,8 +148,7 @@ def count(host: str, model: str, unet: Any, layers: int, z: Tensor, plain: Any, 
 def diffusers_cost(model: str, height: int, width: int) -> Cost:
     """The diffusers host's own capture on a meta U-Net."""
     from diffusers import UNet2DConditionModel
-    from interplay.guidance.hosts.diffusers import guidance as host
-    from interplay.guidance.hosts.diffusers.capture import Reader, frozen, guided_layers
+    from interplay.guidance.hosts.diffusers.capture import Reader, capturing, frozen, guided_layers
 
     with torch.device("meta"):
         unet = UNet2DConditionModel(**(SDXL if model == "SDXL" else SD15)).half().eval()
@@ -165,7 +164,7 @@ def diffusers_cost(model: str, height: int, width: int) -> Cost:
                 "time_ids": torch.empty(1, 6).half(),
             }
     layers = guided_layers(unet, height, width)
-    truncated = host._capture(unet, {**call, "sample": z}, GRAPH, 4, 0)
+    truncated = capturing(unet, {**call, "sample": z}, GRAPH, 0)
 
     def whole(leaf: Tensor) -> Tensor:
         reader = Reader(layers, GRAPH)
