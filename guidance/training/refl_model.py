@@ -18,11 +18,10 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from ...errors import InterplayError
-from .steering import Steering, steering
+from .steering import Steering
 
 if TYPE_CHECKING:
     from ..engine import Capture
-    from ..graph import TokenGraph
 
 HEAVY = {  # blocks of U-Nets and decoders of both hosts that are worth running twice instead of keeping
     "ResBlock",
@@ -78,11 +77,8 @@ class Trainee(Protocol):
     def adapter_off(self) -> AbstractContextManager[None]:
         """While open the model is the one it was before."""
 
-    def words(self, prompt: str) -> TokenGraph:
-        """See ``steering.Readable``; only asked for where walks are guided."""
-
     def reading(self, prompt: str, count: int, rung: Rung) -> tuple[Capture, float]:
-        """See ``steering.Readable``."""
+        """See ``steering.Readable``; only asked for where walks are guided."""
 
     def heavy(self) -> Iterable[nn.Module]:
         """Networks whose blocks may be run twice to save memory: U-Net and decoder."""
@@ -141,7 +137,8 @@ def conditions(model: Trainee, prompts: Sequence[str], cfg: float, guide: str = 
     moves the latents on the way ("": none), of ``steps`` steps.
     """
     empty = None if cfg == 1.0 else model.condition([""] * len(prompts))
-    return Conditions(model.condition(prompts), empty, cfg, steering(model, prompts, guide, steps))
+    steering = Steering(model, prompts, guide, steps) if guide else None
+    return Conditions(model.condition(prompts), empty, cfg, steering)
 
 
 def steered(x: Tensor, rungs: Sequence[Rung], i: int, said: Conditions) -> Tensor:

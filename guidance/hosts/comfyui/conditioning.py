@@ -48,13 +48,14 @@ def encode(clip: Any, prompt: str, graph: Hypergraph, relations: bool = False) -
         raise InterplayError(
             f"The hypergraph belongs to another prompt ('{graph.prompt[:60]}'): parse this prompt again."
         )
-    tables = tables_of(clip, prompt)
-    return attach(clip.encode_from_tokens_scheduled(clip.tokenize(prompt)), graph, tables, relations)
+    tokens = clip.tokenize(prompt)
+    tables = tables_of(clip, prompt, tokens)
+    return attach(clip.encode_from_tokens_scheduled(tokens), graph, tables, relations)
 
 
-def tables_of(clip: Any, prompt: str) -> dict[str, TokenTable]:
+def tables_of(clip: Any, prompt: str, tokens: Any) -> dict[str, TokenTable]:
     """Where the prompt's words stand, by text encoder. InterplayError when it is not that of a model we know."""
-    tables = align_comfyui(prompt, clip.tokenizer, clip.tokenize(prompt))
+    tables = align_comfyui(prompt, clip.tokenizer, tokens)
     if not tables:
         raise InterplayError(
             f"The text encoder {type(clip.tokenizer).__name__} is not that of SD1.x, SD2.x or SDXL: load one of those."

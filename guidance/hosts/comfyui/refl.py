@@ -136,10 +136,10 @@ class ModelTrainee:
         return found.float()
 
     def words(self, prompt: str) -> TokenGraph:
-        """See ``training.steering.Readable``; prompts are parsed once."""
+        """The prompt's words and where they stand among its tokens; parsed once."""
         if prompt not in self._graphs:
-            graph = parse(prompt)
-            self._graphs[prompt] = token_graph(graph, next(iter(tables_of(self._clip, prompt).values())))
+            tables = tables_of(self._clip, prompt, self._clip.tokenize(prompt))
+            self._graphs[prompt] = token_graph(parse(prompt), next(iter(tables.values())))
         return self._graphs[prompt]
 
     def reading(self, prompt: str, count: int, rung: Rung) -> tuple[Capture, float]:

@@ -100,7 +100,7 @@ class PipelineTrainee:
         return found[0].to(dtype), found[2].to(dtype)
 
     def words(self, prompt: str) -> TokenGraph:
-        """See ``training.steering.Readable``; prompts are parsed once."""
+        """The prompt's words and where they stand among its tokens; parsed once."""
         if prompt not in self._graphs:
             self._graphs[prompt] = pipeline_graph(self.pipeline, prompt)
         return self._graphs[prompt]
